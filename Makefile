@@ -1,0 +1,35 @@
+# Every target does its own set-up: `setup` makes .venv and is a no-op when nothing changed.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup quickstart test test-learning lint clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Clowder needs Python 3.11 (dm-reverb 0.14.0 has no later wheel); call: make PYTHON=/path/to/python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+quickstart: setup
+	$(BIN)/clowder train experiment=quickstart
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+# About 8 minutes on two cores.
+test: lint
+	$(BIN)/python -m pytest -m "not learning" --cov --cov-report=term
+
+# Trains until something is learned: about 30 minutes on two cores.
+test-learning: setup
+	$(BIN)/python -m pytest -m learning --timeout 3600 -s
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,157 @@
+"""`TaskSpec`: the only description of a task that the agent, the replay and the learner ever see.
+
+Adapters (``actors/environments``) convert Gymnasium spaces and dm_env specs into it; it is JSON-able, so that it
+travels in checkpoints, demonstration sets and Ray messages as plain data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any, Literal
+
+import numpy as np
+
+Kind = Literal["continuous", "discrete", "image", "text"]
+
+_DTYPES: dict[str, str] = {"continuous": "float32", "discrete": "int32", "image": "uint8", "text": "uint8"}
+MAX_DISCRETE_VALUES = 1024
+"""Gato reserves 1,024 ids for discrete values (Reed et al. 2022, section 2.1)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ArraySpec:
+    """One array of an observation or an action, for one environment and one timestep.
+
+    Attributes:
+        kind: ``continuous`` (float32), ``discrete`` (int32 in ``[0, num_values)``), ``image`` (uint8, height x width x
+            channels) or ``text`` (UTF-8 bytes, at most ``max_bytes``; constant within an episode).
+        shape: shape of one value, without batch or time. ``()`` for a scalar and for text.
+        low, high: bounds of a continuous array (the widest over its elements); infinite where unbounded. A continuous
+            *action* must be bounded: the adapter rescales every element to [-1, 1].
+        num_values: number of values of a discrete array.
+        max_bytes: longest text in bytes.
+    """
+
+    kind: Kind
+    shape: tuple[int, ...] = ()
+    low: float = -math.inf
+    high: float = math.inf
+    num_values: int = 0
+    max_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        if self.kind not in _DTYPES:
+            raise ValueError(f"array kind must be one of {sorted(_DTYPES)}, not {self.kind!r}")
+        if self.kind == "discrete" and not 1 <= self.num_values <= MAX_DISCRETE_VALUES:
+            raise ValueError(f"a discrete array needs 1 to {MAX_DISCRETE_VALUES} values, not {self.num_values}")
+        if self.kind == "image" and len(self.shape) != 3:
+            raise ValueError(f"an image needs shape (height, width, channels), not {self.shape}")
+        if self.kind == "text" and (self.shape != () or self.max_bytes < 1):
+            raise ValueError("a text has shape () and max_bytes of at least 1")
+
+    @property
+    def dtype(self) -> np.dtype:
+        """NumPy dtype in which replay and adapters hold this array."""
+        return np.dtype(_DTYPES[self.kind])
+
+    @property
+    def size(self) -> int:
+        """Number of elements of one value (1 for a scalar)."""
+        return math.prod(self.shape)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain-data form; infinities become ``None``."""
+        data = dataclasses.asdict(self)
+        data["shape"] = list(self.shape)
+        data["low"] = None if math.isinf(self.low) else self.low
+        data["high"] = None if math.isinf(self.high) else self.high
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ArraySpec:
+        """Inverse of `to_json`; unknown keys raise TypeError."""
+        data = dict(data)
+        low, high = data.pop("low", None), data.pop("high", None)
+        return cls(**data, low=-math.inf if low is None else low, high=math.inf if high is None else high)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSpec:
+    """A task as the agent sees it.
+
+    Attributes:
+        name: ``domain/name``, stable for ever: ``dm_control/cartpole-swingup``, ``atari/boxing``, ``babyai/GoToLocal``.
+        observation: arrays of one observation; always read in the lexicographic order of keys (Reed et al. 2022, 2.1).
+        action: discrete (shape ``()`` or ``(n,)``) or continuous in [-1, 1] (shape ``(n,)``).
+        instruction: fixed text of the task, if any.
+        random_return, reference_return: fixed returns that `normalised` maps to 0 and 1; NaN where unknown.
+        return_horizon: steps after a window's last step that its reward column runs on (0: none).
+        context_steps: timesteps the agent reads, in training and at acting alike.
+        action_repeat: simulator frames for each step.
+        max_episode_steps: longest episode in steps; 0 where unbounded.
+    """
+
+    name: str
+    observation: dict[str, ArraySpec]
+    action: ArraySpec
+    instruction: str | None = None
+    random_return: float = math.nan
+    reference_return: float = math.nan
+    return_horizon: int = 0
+    context_steps: int = 8
+    action_repeat: int = 1
+    max_episode_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.name.count("/") != 1 or not all(self.name.split("/")):
+            raise ValueError(f"a task name has the form domain/name, not {self.name!r}")
+        if not self.observation:
+            raise ValueError(f"{self.name}: the observation has no arrays")
+        if self.action.kind not in ("discrete", "continuous"):
+            raise ValueError(f"{self.name}: an action is discrete or continuous, not {self.action.kind}")
+        if self.action.kind == "continuous" and (self.action.low, self.action.high) != (-1.0, 1.0):
+            raise ValueError(f"{self.name}: continuous actions are given in [-1, 1]; the adapter rescales them")
+        if self.context_steps < 1 or self.return_horizon < 0:
+            raise ValueError(f"{self.name}: context_steps must be at least 1 and return_horizon at least 0")
+        object.__setattr__(self, "observation", dict(sorted(self.observation.items())))
+
+    @property
+    def domain(self) -> str:
+        """Part of the name before the slash."""
+        return self.name.split("/")[0]
+
+    @property
+    def action_tokens(self) -> int:
+        """Tokens of one action: one for each element."""
+        return max(1, self.action.size)
+
+    def normalised(self, episode_return: float) -> float:
+        """(return - random) / (reference - random); NaN where a reference is missing."""
+        span = self.reference_return - self.random_return
+        return (episode_return - self.random_return) / span if span else math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain-data form; NaN becomes ``None``."""
+        data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        data["observation"] = {key: spec.to_json() for key, spec in self.observation.items()}
+        data["action"] = self.action.to_json()
+        for key in ("random_return", "reference_return"):
+            data[key] = None if math.isnan(data[key]) else data[key]
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> TaskSpec:
+        """Inverse of `to_json`; unknown keys raise TypeError."""
+        data = dict(data)
+        data["observation"] = {key: ArraySpec.from_json(spec) for key, spec in data["observation"].items()}
+        data["action"] = ArraySpec.from_json(data["action"])
+        for key in ("random_return", "reference_return"):
+            data[key] = math.nan if data.get(key) is None else data[key]
+        return cls(**data)
+
+    def dumps(self) -> str:
+        """One line of JSON."""
+        return json.dumps(self.to_json(), sort_keys=True)

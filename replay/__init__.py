@@ -1,0 +1,1 @@
+"""What it recalls: windows and their signature, tables, the server, the writer and the sampler."""
