@@ -1,0 +1,84 @@
+"""`Agent`: embeddings, transformer and tied output, over any number of tasks with one set of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from agent.config import AgentConfig
+from agent.embedding import FusedEmbedding, PerElementEmbedding
+from agent.inputs import TaskInputs
+from agent.task import TaskSpec
+from agent.tokenizer import IdRange, TextTokenizer, Vocabulary, encode_action
+from agent.transformer import Transformer
+
+
+class Agent(nn.Module):
+    """One model for many tasks.
+
+    Raises ValueError where a task cannot be read with these settings.
+    """
+
+    def __init__(self, config: AgentConfig, tasks: Sequence[TaskSpec], text: TextTokenizer | None = None) -> None:
+        super().__init__()
+        config.validate()
+        self.config = config
+        self.tasks = {task.name: task for task in tasks}
+        self.text = text or TextTokenizer.default()
+        self.vocabulary = Vocabulary.of(config)
+        if self.text.size > config.text_ids:
+            raise ValueError(f"agent.text_ids ({config.text_ids}) is below the text model's {self.text.size} pieces")
+        self.tokens = nn.Embedding(self.vocabulary.size, config.width)
+        nn.init.normal_(self.tokens.weight, std=config.width**-0.5)
+        self.separator_position = nn.Parameter(torch.zeros(config.width))
+        # All action tokens share one local position (appendix C.3).
+        self.action_position = nn.Parameter(torch.zeros(config.width))
+        self.observation: FusedEmbedding | PerElementEmbedding
+        if config.observation_embedding == "fused":
+            self.observation = FusedEmbedding(config)
+        else:
+            self.observation = PerElementEmbedding(config)
+        self.transformer = Transformer(config)
+        for task in tasks:
+            self.observation.check(task)
+            self.vocabulary.legal_actions(task.action)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.tokens.weight.device
+
+    def parameter_count(self, embeddings: bool = True) -> int:
+        """Number of parameters; without ``embeddings`` those of the transformer's blocks only."""
+        module: nn.Module = self if embeddings else self.transformer
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    def valid_positions(self, inputs: TaskInputs) -> torch.Tensor:
+        """Which positions of the sequence hold something, bool [n, C, positions of a timestep]."""
+        mask = self.observation.mask(inputs)
+        tail = torch.ones(inputs.count, 1 + inputs.task.action_tokens, dtype=torch.bool, device=mask.device)
+        step_valid = torch.arange(inputs.steps, device=mask.device) < inputs.lengths.to(mask.device)[:, None]
+        return torch.cat((mask, tail), dim=1)[:, None] & step_valid[..., None]
+
+    def embed_actions(self, inputs: TaskInputs) -> torch.Tensor:
+        """Embeddings of the executed actions, [n, C, elements, d].
+
+        Where a crop's actions are hidden, all its action positions carry one reserved id, so that the elements of an
+        action are predicted in parallel (as for the paper's real robot, section 2.5).
+        """
+        ids = encode_action(inputs.action, inputs.task.action, self.vocabulary)
+        ids = torch.where(inputs.hide_actions[:, None, None], self.vocabulary.hidden_action, ids)
+        return self.tokens(ids) + self.action_position
+
+    def embed(self, inputs: TaskInputs) -> torch.Tensor:
+        """Embedded sequence [n, C, positions of a timestep, d]: observation, separator, action elements."""
+        observed = self.observation(inputs, self.tokens)
+        separator = self.tokens.weight[self.vocabulary.separator] + self.separator_position
+        separator = separator.expand(inputs.count, inputs.steps, 1, -1)
+        return torch.cat((observed, separator.to(observed.dtype), self.embed_actions(inputs).to(observed.dtype)), dim=2)
+
+    def logits(self, hidden: torch.Tensor, legal: IdRange) -> torch.Tensor:
+        """Scores of the legal ids only, [..., legal.count], by the tied embedding."""
+        return hidden @ self.tokens.weight[legal.start : legal.stop].to(hidden.dtype).T

@@ -1,0 +1,94 @@
+"""Settings of the agent: sizes, embeddings, vocabulary, and how actions are chosen."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+
+@dataclass
+class AgentConfig:
+    """The agent's shape; everything a checkpoint needs to rebuild it.
+
+    Attributes:
+        width: model width d.
+        layers, heads: transformer blocks, attention heads (d / heads per head, even for rotary positions).
+        feedforward: total gated width of the feed-forward block, as a multiple of d (GEGLU: half of it is the gate).
+        observation_embedding: ``per_element`` is Gato (one token an element, patches of 16 x 16); ``fused`` maps each
+            observation to a few embeddings with weights shared over tasks.
+        image_embeddings: positions that ``fused`` gives to one image.
+        image_channels: width of the ``fused`` image convolutions.
+        stochastic_depth: probability of dropping a sub-layer for one sequence (Reed et al. 2022, appendix: 0.1).
+        text_ids, continuous_bins, discrete_ids, return_bins: sizes of the id ranges of the vocabulary.
+        shared_discrete_ids: discrete ids share rows with the first text ids, as in Gato; else they have rows of their
+            own.
+    """
+
+    width: int = 128
+    layers: int = 3
+    heads: int = 4
+    feedforward: int = 4
+    observation_embedding: str = "fused"
+    image_embeddings: int = 2
+    image_channels: int = 32
+    stochastic_depth: float = 0.0
+    text_ids: int = 512
+    continuous_bins: int = 1024
+    discrete_ids: int = 1024
+    return_bins: int = 128
+    shared_discrete_ids: bool = False
+
+    def validate(self) -> None:
+        """Raise ValueError, naming the key, where a value cannot be built."""
+        if self.observation_embedding not in ("per_element", "fused"):
+            raise ValueError(
+                f"agent.observation_embedding must be per_element or fused, not {self.observation_embedding!r}"
+            )
+        if self.heads < 1 or self.width % self.heads or (self.width // self.heads) % 2:
+            raise ValueError(
+                f"agent.width ({self.width}) must be a multiple of agent.heads ({self.heads}) with an even quotient"
+            )
+        if not 0 <= self.stochastic_depth < 1:
+            raise ValueError(f"agent.stochastic_depth must be in [0, 1), not {self.stochastic_depth}")
+        for name in ("layers", "feedforward", "image_embeddings", "image_channels", "continuous_bins", "return_bins"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"agent.{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass
+class DecodingConfig:
+    """How an action is chosen from the model's distribution over legal ids.
+
+    Attributes:
+        discrete: ``greedy`` or ``sample``.
+        continuous: ``greedy`` (most likely bin), ``sample``, or ``mean`` (expectation over bin centres).
+        temperature: divides the logits before sampling.
+        top_p: sample from the smallest set of ids whose probability reaches it.
+        past_actions: ``shown`` or ``hidden``: whether earlier actions are read (a model trained with
+            ``learner.past_action_dropout`` above 0 can do without).
+    """
+
+    discrete: str = "sample"
+    continuous: str = "sample"
+    temperature: float = 1.0
+    top_p: float = 1.0
+    past_actions: str = "shown"
+
+    def validate(self, key: str = "decoding") -> None:
+        """Raise ValueError, naming the key, where a value is not one of those offered."""
+        choices = {
+            "discrete": ("greedy", "sample"),
+            "continuous": ("greedy", "sample", "mean"),
+            "past_actions": ("shown", "hidden"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{key}.{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+        if self.temperature <= 0:
+            raise ValueError(f"{key}.temperature must be above 0, not {self.temperature}; use greedy instead")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"{key}.top_p must be in (0, 1], not {self.top_p}")
+
+    def describe(self) -> str:
+        """One line for result.json."""
+        return ", ".join(f"{key}={value}" for key, value in dataclasses.asdict(self).items())

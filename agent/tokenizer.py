@@ -1,0 +1,135 @@
+"""Numbers and text to token ids and back (Reed et al. 2022, section 2.1 and appendix B).
+
+Id ranges, in order: text, continuous, discrete, return bins, rewards, and the reserved ids. No range overlaps another
+unless `AgentConfig.shared_discrete_ids` asks for the paper's layout, in which discrete ids are the first text ids.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+import torch
+
+from agent.config import AgentConfig
+from agent.task import ArraySpec
+
+MU, MAX_MAGNITUDE = 100.0, 256.0
+"""mu and M of the companding F(x) = sgn(x) log(|x| mu + 1) / log(M mu + 1)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class IdRange:
+    """Ids ``start`` to ``start + count - 1``."""
+
+    start: int
+    count: int
+
+    @property
+    def stop(self) -> int:
+        """One past the last id."""
+        return self.start + self.count
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """Where each kind of token has its ids; ``size`` is the number of rows of the embedding table."""
+
+    text: IdRange
+    continuous: IdRange
+    discrete: IdRange
+    returns: IdRange
+    rewards: IdRange
+    no_return: int
+    separator: int
+    episode_start: int
+    hidden_action: int
+    padding: int
+    size: int
+
+    @classmethod
+    def of(cls, config: AgentConfig) -> Vocabulary:
+        """Lay the ranges out one behind the other."""
+        text = IdRange(0, config.text_ids)
+        continuous = IdRange(text.stop, config.continuous_bins)
+        discrete = IdRange(0 if config.shared_discrete_ids else continuous.stop, config.discrete_ids)
+        returns = IdRange(max(continuous.stop, discrete.stop), config.return_bins)
+        rewards = IdRange(returns.stop, 3)
+        reserved = rewards.stop
+        return cls(
+            text, continuous, discrete, returns, rewards, reserved, reserved + 1, reserved + 2, reserved + 3,
+            reserved + 4, reserved + 5,
+        )  # fmt: skip
+
+    def legal_actions(self, action: ArraySpec) -> IdRange:
+        """Ids that an action of this spec may take; the softmax is restricted to them."""
+        if action.kind == "continuous":
+            return self.continuous
+        if action.num_values > self.discrete.count:
+            raise ValueError(
+                f"the action has {action.num_values} values, the vocabulary {self.discrete.count} discrete ids; "
+                "raise agent.discrete_ids"
+            )
+        return IdRange(self.discrete.start, action.num_values)
+
+
+def compand(values: torch.Tensor) -> torch.Tensor:
+    """mu-law companding of float observations, any shape; saturates at +-1 (also for infinities)."""
+    magnitude = values.abs().clamp(max=MAX_MAGNITUDE)
+    scale = np.log(MAX_MAGNITUDE * MU + 1.0)
+    return torch.sign(values) * torch.log(magnitude * MU + 1.0) / scale
+
+
+def to_bins(values: torch.Tensor, bins: int) -> torch.Tensor:
+    """Clip to [-1, 1] and cut into equal bins; int64 in [0, bins). +1 falls into the last bin."""
+    if torch.isnan(values).any():
+        raise ValueError("NaN cannot be tokenised")
+    return ((values.clamp(-1.0, 1.0) + 1.0) * (bins / 2)).long().clamp(max=bins - 1)
+
+
+def bin_centres(bins: int) -> torch.Tensor:
+    """Centres of the equal bins of [-1, 1], float32 [bins]."""
+    return (torch.arange(bins, dtype=torch.float32) + 0.5) * (2.0 / bins) - 1.0
+
+
+def encode_observation(values: torch.Tensor, spec: ArraySpec, vocabulary: Vocabulary) -> torch.Tensor:
+    """Ids of a continuous (companded) or discrete observation, same shape, int64 (section 2.1)."""
+    if spec.kind == "continuous":
+        return to_bins(compand(values), vocabulary.continuous.count) + vocabulary.continuous.start
+    return values.long() + vocabulary.discrete.start
+
+
+def encode_action(values: torch.Tensor, spec: ArraySpec, vocabulary: Vocabulary) -> torch.Tensor:
+    """Ids of an action, same shape, int64. Actions are not companded, only clipped and binned (appendix B)."""
+    if spec.kind == "continuous":
+        return to_bins(values, vocabulary.continuous.count) + vocabulary.continuous.start
+    return values.long() + vocabulary.discrete.start
+
+
+class TextTokenizer:
+    """A SentencePiece model; the one that ships has 512 pieces with byte fallback, so that any text can be read."""
+
+    def __init__(self, model: bytes) -> None:
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+
+    @classmethod
+    @functools.cache
+    def default(cls) -> TextTokenizer:
+        """The shipped model."""
+        return cls(Path(__file__).with_name("text_512.model").read_bytes())
+
+    @property
+    def size(self) -> int:
+        """Number of pieces."""
+        return int(self._processor.get_piece_size())
+
+    def encode(self, text: str) -> list[int]:
+        """Ids in [0, size)."""
+        return list(self._processor.encode(text))
+
+    def decode(self, ids: list[int]) -> str:
+        """Inverse of `encode`, up to SentencePiece's normalisation of spaces."""
+        return str(self._processor.decode(ids))

@@ -1,0 +1,80 @@
+"""Weights and what is needed to rebuild the agent around them: a folder of safetensors and JSON, never code."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from agent.agent import Agent
+from agent.config import AgentConfig
+from agent.task import TaskSpec
+
+FORMAT_VERSION = 1
+WEIGHTS_FILE, AGENT_FILE = "agent.safetensors", "agent.json"
+
+
+def flat_weights(agent: nn.Module) -> dict[str, np.ndarray]:
+    """Copy of all weights on the CPU, by name."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in agent.state_dict().items()}
+
+
+def load_weights(agent: nn.Module, weights: dict[str, np.ndarray]) -> None:
+    """Copy weights into the agent; other names or shapes raise ValueError, naming the first that differs."""
+    own = agent.state_dict()
+    if own.keys() != weights.keys():
+        raise ValueError(f"weights of another model: {sorted(own.keys() ^ weights.keys())[0]} is on one side only")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            if tuple(tensor.shape) != weights[name].shape:
+                raise ValueError(
+                    f"weights of another model shape: {name} is {weights[name].shape}, the model has "
+                    f"{tuple(tensor.shape)}"
+                )
+            # Ray hands out read-only arrays; copy_ only reads them.
+            tensor.copy_(torch.from_numpy(np.require(weights[name], requirements="W")))
+
+
+def save_agent(folder: Path, agent: Agent) -> None:
+    """Write weights, settings and tasks into an existing folder."""
+    safetensors.numpy.save_file(flat_weights(agent), folder / WEIGHTS_FILE)
+    description = {
+        "format_version": FORMAT_VERSION,
+        "agent": dataclasses.asdict(agent.config),
+        "tasks": {name: task.to_json() for name, task in agent.tasks.items()},
+    }
+    (folder / AGENT_FILE).write_text(json.dumps(description, indent=1))
+
+
+def read_weights(folder: Path) -> dict[str, np.ndarray]:
+    """Weights of a folder; a missing or truncated file raises ValueError."""
+    try:
+        return safetensors.numpy.load_file(folder / WEIGHTS_FILE)
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no {WEIGHTS_FILE}; give a checkpoint's folder") from None
+    except SafetensorError as error:
+        raise ValueError(f"{folder / WEIGHTS_FILE} is damaged or truncated ({error}); use another checkpoint") from None
+
+
+def load_agent(folder: Path) -> Agent:
+    """Rebuild the agent of a folder written by `save_agent`; anything amiss raises ValueError with the reason."""
+    folder = Path(folder)
+    try:
+        description = json.loads((folder / AGENT_FILE).read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no {AGENT_FILE}; give a checkpoint's folder") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{folder / AGENT_FILE} is damaged ({error}); use another checkpoint") from None
+    version = description.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{folder} has checkpoint format {version}, this Clowder reads {FORMAT_VERSION}")
+    tasks = [TaskSpec.from_json(task) for task in description["tasks"].values()]
+    agent = Agent(AgentConfig(**description["agent"]), tasks)
+    load_weights(agent, read_weights(folder))
+    return agent

@@ -1,0 +1,1 @@
+"""How it learns: mixture, batches, objectives, optimiser, the loop, checkpoints."""

@@ -1,0 +1,149 @@
+"""`Batch`: crops of several tasks packed into rows of fixed length, with what is to be predicted where."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from agent.agent import Agent
+from agent.inputs import TaskInputs
+from agent.packing import pack
+from agent.tokenizer import IdRange, encode_action
+from learner.crop import Labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """Predictions of one task: M positions whose legal ids are the same range.
+
+    Attributes:
+        task: task name.
+        kind: ``discrete`` or ``continuous``.
+        legal: ids over which the softmax runs.
+        position: int64 [M], index of the predicting position in the packed rows laid end to end.
+        id: int64 [M], target within the legal range.
+        window: int64 [M], which of the batch's windows it belongs to.
+    """
+
+    task: str
+    kind: str
+    legal: IdRange
+    position: torch.Tensor
+    id: torch.Tensor
+    window: torch.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What one update learns from.
+
+    Attributes:
+        groups: raw inputs, one group a task; window w of the batch is the w-th crop over all groups.
+        gather: int64 [rows, length], index into the groups' positions laid end to end; their number where it pads.
+        positions: int64 [rows, length], index within the segment (the crop).
+        segments: int32 [rows, length], crop number + 1; 0 pads. None where every row is one unpadded crop.
+        targets: one entry a task.
+        windows: number of windows.
+        tokens: positions that are not padding.
+    """
+
+    groups: list[TaskInputs]
+    gather: torch.Tensor
+    positions: torch.Tensor
+    segments: torch.Tensor | None
+    targets: list[Targets]
+    windows: int
+    tokens: int
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device; pinned on the way to an accelerator."""
+        if device.type == "cpu":
+            return self
+
+        def move(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.pin_memory().to(device, non_blocking=True)
+
+        return dataclasses.replace(
+            self,
+            groups=[group.to(device) for group in self.groups],
+            gather=move(self.gather),
+            positions=move(self.positions),
+            segments=None if self.segments is None else move(self.segments),
+            targets=[
+                dataclasses.replace(t, position=move(t.position), id=move(t.id), window=move(t.window))
+                for t in self.targets
+            ],
+        )
+
+
+def make_batch(agent: Agent, groups: Sequence[tuple[TaskInputs, Labels]], row_length: int) -> Batch:
+    """Pack groups of crops (on the CPU) into rows; a crop longer than a row raises ValueError, naming its task."""
+    valid = [agent.valid_positions(inputs).numpy() for inputs, _ in groups]
+    lengths = np.concatenate([mask.reshape(len(mask), -1).sum(1) for mask in valid])
+    for (inputs, _), mask in zip(groups, valid):
+        longest = int(mask.reshape(len(mask), -1).sum(1).max())
+        if longest > row_length:
+            raise ValueError(
+                f"{inputs.task.name}: {inputs.steps} steps of context are {longest} tokens, rows hold {row_length}; "
+                f"raise learner.tokens_per_row or lower the task's context_steps"
+            )
+    start, rows = pack(lengths, row_length)
+    flat_valid = np.concatenate([mask.reshape(-1) for mask in valid])
+    crop_of = np.repeat(np.arange(len(lengths)), np.concatenate([[m[0].size] * len(m) for m in valid]))
+    source = np.flatnonzero(flat_valid)
+    crop = crop_of[source]
+    within = np.arange(len(source)) - (np.cumsum(lengths) - lengths)[crop]
+    destination = start[crop] + within
+
+    gather = np.full(rows * row_length, len(flat_valid), np.int64)
+    positions = np.zeros(rows * row_length, np.int64)
+    segments = np.zeros(rows * row_length, np.int32)
+    gather[destination], positions[destination], segments[destination] = source, within, crop + 1
+    place_of = np.full(len(flat_valid), -1, np.int64)
+    place_of[source] = destination
+
+    targets, first_position, first_crop = [], 0, 0
+    for (inputs, labels), mask in zip(groups, valid):
+        count, steps, width = mask.shape
+        elements = inputs.task.action_tokens
+        place = place_of[first_position : first_position + mask.size].reshape(count, steps, width)
+        # The separator predicts the first element, each element the next.
+        predicting = place[:, :, width - elements - 1 : width - 1]
+        chosen = np.broadcast_to((labels.mask.numpy() & mask[:, :, -1])[..., None], predicting.shape)
+        ids = encode_action(labels.action, inputs.task.action, agent.vocabulary)
+        legal = agent.vocabulary.legal_actions(inputs.task.action)
+        window = np.broadcast_to(np.arange(count)[:, None, None] + first_crop, predicting.shape)
+        targets.append(
+            Targets(
+                inputs.task.name,
+                inputs.task.action.kind,
+                legal,
+                torch.from_numpy(predicting[chosen]),
+                ids[torch.from_numpy(chosen.copy())] - legal.start,
+                torch.from_numpy(window[chosen]),
+            )
+        )
+        first_position += mask.size
+        first_crop += count
+    shape = (rows, row_length)
+    whole_rows = bool((lengths == row_length).all())
+    return Batch(
+        [inputs for inputs, _ in groups],
+        torch.from_numpy(gather.reshape(shape)),
+        torch.from_numpy(positions.reshape(shape)),
+        None if whole_rows else torch.from_numpy(segments.reshape(shape)),
+        targets,
+        len(lengths),
+        len(source),
+    )
+
+
+def packed_hidden(agent: Agent, batch: Batch) -> torch.Tensor:
+    """Embed, pack and run the transformer: hidden states [rows * length, d]."""
+    flat = torch.cat([agent.embed(group).flatten(0, 2) for group in batch.groups])
+    flat = torch.cat((flat, flat.new_zeros(1, flat.shape[1])))
+    x = flat.index_select(0, batch.gather.flatten()).unflatten(0, batch.gather.shape)
+    return agent.transformer(x, batch.positions, batch.segments).flatten(0, 1)

@@ -1,0 +1,204 @@
+"""From tables to batches: the mixture, its fallbacks, and a thread that prepares batches ahead."""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from agent.agent import Agent
+from agent.task import TaskSpec
+from learner.batch import Batch, make_batch
+from learner.config import LearnerConfig
+from learner.crop import Crop, collate, random_crop
+from learner.mixture import Key, Mixture
+from replay.window import Window
+
+DEMONSTRATIONS, GOOD = "demonstrations", "good"
+
+
+class WindowStream(Protocol):
+    """Windows of one table, as `replay.sampler.WindowSampler` gives them."""
+
+    def get(self, timeout: float) -> Window | None:
+        """The next window, or None after ``timeout`` seconds."""
+        ...
+
+    def available(self) -> bool:
+        """Whether the table holds windows."""
+        ...
+
+
+class NoData(RuntimeError):
+    """A table gave no window in time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSources:
+    """Where one task's windows come from.
+
+    Attributes:
+        task: its spec.
+        weight: its share of a batch, relative to other tasks.
+        online_share: part of that share asked from ``good``.
+        streams: by source: ``demonstrations``, ``good``.
+    """
+
+    task: TaskSpec
+    weight: float
+    online_share: float
+    streams: Mapping[str, WindowStream]
+
+    def shares(self) -> dict[Key, float]:
+        """Relative weight of each of this task's sources; what a task lacks for good goes to what it has."""
+        asked = {DEMONSTRATIONS: 1.0 - self.online_share, GOOD: self.online_share}
+        present = {source: share for source, share in asked.items() if source in self.streams}
+        if not present:
+            raise ValueError(f"{self.task.name}: neither demonstrations nor online windows to learn from")
+        if sum(present.values()) == 0:
+            raise ValueError(f"{self.task.name}: online_share is {self.online_share} and leaves no share to learn from")
+        total = sum(present.values())
+        return {(self.task.name, source): self.weight * share / total for source, share in present.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where one window of a batch came from; the version is the mean over its crop, None for demonstrations."""
+
+    task: str
+    source: str
+    version: float | None
+    published_at: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SourcedBatch:
+    """A batch, the origin of each of its windows, and the split that was asked."""
+
+    batch: Batch
+    origins: list[Origin]
+    asked: dict[Key, int]
+    actual: dict[Key, int]
+
+
+class BatchSource:
+    """Makes batches; reads streams with a deadline and raises NoData, naming the table, past it."""
+
+    def __init__(
+        self, agent: Agent, sources: Mapping[str, TaskSources], config: LearnerConfig, seed: int, first: int = 0
+    ) -> None:
+        self._agent = agent
+        self._sources = sources
+        self._config = config
+        self._seed = seed
+        self._number = first
+        self.mixture = Mixture({k: share for task in sources.values() for k, share in task.shares().items()})
+        self._stop = threading.Event()
+        self._ready: queue.Queue[SourcedBatch | BaseException] = queue.Queue(max(1, config.prefetch_batches))
+        self._thread: threading.Thread | None = None
+
+    def get(self) -> SourcedBatch:
+        """The next batch."""
+        if self._config.prefetch_batches == 0:
+            return self.make()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._prefetch, name="batches", daemon=True)
+            self._thread.start()
+        # The maker has the data deadline itself; the rest is its own work on one batch.
+        try:
+            item = self._ready.get(timeout=self._config.data_deadline + 60.0)
+        except queue.Empty:
+            raise NoData("the thread that prepares batches gave none in time") from None
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def close(self) -> None:
+        """Stop the thread."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5.0)
+
+    def _prefetch(self) -> None:
+        while not self._stop.is_set():
+            item: SourcedBatch | BaseException
+            try:
+                item = self.make()
+            except Exception as error:
+                item = error
+            while not self._stop.is_set():
+                try:
+                    self._ready.put(item, timeout=0.2)
+                    break
+                except queue.Full:
+                    continue
+            if isinstance(item, BaseException):
+                return
+
+    def make(self) -> SourcedBatch:
+        """One batch, prepared here and now."""
+        # Random numbers come from (seed, number), so that a resumed run goes on where it stopped.
+        rng = np.random.default_rng((self._seed, self._number))
+        self._number += 1
+        asked = self.mixture.split(self._config.windows_per_batch)
+        actual = self._with_fallback(asked)
+        groups, origins = [], []
+        for name, sources in self._sources.items():
+            crops, task_origins = [], []
+            for source in sources.streams:
+                for _ in range(actual.get((name, source), 0)):
+                    crop = random_crop(self._window(sources, source), sources.task.context_steps, rng)
+                    crops.append(crop)
+                    task_origins.append(origin(name, source, crop))
+            if crops:
+                groups.append(
+                    collate(
+                        sources.task,
+                        crops,
+                        self._agent.text,
+                        rng,
+                        self._config.past_action_dropout,
+                        self._config.image_shift,
+                    )
+                )
+                origins += task_origins
+        batch = make_batch(self._agent, groups, self._config.tokens_per_row)
+        return SourcedBatch(batch, origins, asked, actual)
+
+    def _with_fallback(self, asked: dict[Key, int]) -> dict[Key, int]:
+        """While a task's ``good`` table is empty, its share goes to the task's demonstrations, and the reverse."""
+        actual = dict.fromkeys(asked, 0)
+        for (name, source), count in asked.items():
+            streams = self._sources[name].streams
+            other = GOOD if source == DEMONSTRATIONS else DEMONSTRATIONS
+            if not streams[source].available() and other in streams and streams[other].available():
+                actual[name, other] += count
+            else:
+                actual[name, source] += count
+        return actual
+
+    def _window(self, sources: TaskSources, source: str) -> Window:
+        deadline = time.monotonic() + self._config.data_deadline
+        while not self._stop.is_set():
+            window = sources.streams[source].get(min(1.0, self._config.data_deadline))
+            if window is not None:
+                return window
+            if time.monotonic() > deadline:
+                raise NoData(
+                    f"{source}/{sources.task.name} gave no window within {self._config.data_deadline:.0f} s; "
+                    "are its actors or replayers alive, and does its demonstration set hold episodes?"
+                )
+        raise NoData("stopped")
+
+
+def origin(task: str, source: str, crop: Crop) -> Origin:
+    """Origin of one crop."""
+    if source == DEMONSTRATIONS:
+        return Origin(task, source, None, 0.0)
+    versions = crop.window.policy_version[crop.start : crop.stop]
+    return Origin(task, source, float(versions.mean()), crop.window.metadata.published_at)

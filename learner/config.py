@@ -1,0 +1,78 @@
+"""Settings of the learner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class LearnerConfig:
+    """One update and how many of them.
+
+    Attributes:
+        windows_per_batch: windows in one update, split exactly over tasks and sources.
+        tokens_per_row: positions of one packed sequence; at least the longest context in tokens.
+        steps: updates after which training ends.
+        minutes: minutes of training after which it ends, if that comes first; the learning rate is scheduled over
+            whichever is nearer its end, so that a slow machine anneals as well. None: steps alone.
+        learning_rate, final_learning_rate_fraction, warmup_steps: linear warm-up, then cosine decay.
+        weight_decay, beta1, beta2, epsilon, gradient_clip: AdamW and the norm to which gradients are clipped.
+        loss_normalisation: ``row`` (every window weighs the same), ``task`` or ``token``.
+        bin_smoothing: standard deviation, in bins, of the soft target around a continuous action's bin; 0 is Gato.
+        label_smoothing: probability spread over the legal ids of a discrete action.
+        past_action_dropout: probability that a window's past actions are hidden from the model.
+        image_shift: images are shifted by up to this many pixels, the same for a whole window.
+        good_threshold: Gato's filter: normalised return from which an online episode is imitated.
+        data_deadline: seconds to wait for a window before the table is named in an error.
+        prefetch_batches: batches prepared ahead by a thread; 0 prepares them in line.
+        device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
+        autocast: bf16 autocast; ``auto`` is on for CUDA only (a CPU without native support is hundreds of times
+            slower).
+        compile: torch.compile the transformer.
+    """
+
+    windows_per_batch: int = 64
+    tokens_per_row: int = 128
+    steps: int = 2000
+    minutes: float | None = None
+    learning_rate: float = 1e-3
+    final_learning_rate_fraction: float = 0.1
+    warmup_steps: int = 50
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    gradient_clip: float = 1.0
+    loss_normalisation: str = "row"
+    bin_smoothing: float = 0.0
+    label_smoothing: float = 0.0
+    past_action_dropout: float = 0.0
+    image_shift: int = 0
+    good_threshold: float = 0.8
+    data_deadline: float = 120.0
+    prefetch_batches: int = 2
+    device: str = "auto"
+    autocast: str = "auto"
+    compile: bool = False
+
+    def validate(self) -> None:
+        """Raise ValueError, naming the key, where a value is out of range."""
+        for name in ("windows_per_batch", "tokens_per_row", "steps", "learning_rate", "data_deadline", "epsilon"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"learner.{name} must be above 0, not {getattr(self, name)}")
+        for name in ("past_action_dropout", "label_smoothing", "final_learning_rate_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"learner.{name} must be in [0, 1], not {getattr(self, name)}")
+        for name in ("bin_smoothing", "image_shift", "weight_decay", "prefetch_batches"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"learner.{name} must not be negative, not {getattr(self, name)}")
+        if self.minutes is not None and self.minutes <= 0:
+            raise ValueError(f"learner.minutes must be above 0 or null, not {self.minutes}")
+        choices = {
+            "loss_normalisation": ("row", "task", "token"),
+            "device": ("auto", "cpu", "cuda"),
+            "autocast": ("auto", "on", "off"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"learner.{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")

@@ -1,0 +1,64 @@
+"""Imitation: cross-entropy on the logged actions, nothing else (Reed et al. 2022, section 2.3, equations 1 and 2)."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from agent.agent import Agent
+from learner.batch import Batch, Targets, packed_hidden
+from learner.config import LearnerConfig
+
+
+def cross_entropy(logits: torch.Tensor, targets: Targets, config: LearnerConfig) -> torch.Tensor:
+    """Loss in nats of each target, float32 [M], against its bin or, with smoothing, a soft target around it."""
+    logits = logits.float()
+    if targets.kind == "discrete":
+        return functional.cross_entropy(logits, targets.id, reduction="none", label_smoothing=config.label_smoothing)
+    if config.bin_smoothing == 0:
+        return functional.cross_entropy(logits, targets.id, reduction="none")
+    bins = torch.arange(targets.legal.count, device=logits.device)
+    distance = (bins - targets.id[:, None]) / config.bin_smoothing
+    return functional.cross_entropy(logits, (-0.5 * distance.square()).softmax(-1), reduction="none")
+
+
+def weights_of(batch: Batch, normalisation: str) -> list[torch.Tensor]:
+    """Weight of each target so that the weighted sum is the loss: one tensor [M] for each entry of ``targets``.
+
+    ``row``: every window weighs the same; ``task``: every task; ``token``: every target.
+    """
+    if normalisation == "token":
+        total = sum(len(t.id) for t in batch.targets)
+        return [torch.full((len(t.id),), 1.0 / max(total, 1), device=t.id.device) for t in batch.targets]
+    if normalisation == "task":
+        present = sum(len(t.id) > 0 for t in batch.targets)
+        return [torch.full((len(t.id),), 1.0 / max(present * len(t.id), 1), device=t.id.device) for t in batch.targets]
+    weights = []
+    for targets in batch.targets:
+        in_window = torch.bincount(targets.window, minlength=batch.windows)
+        weights.append(1.0 / (in_window[targets.window] * batch.windows))
+    return weights
+
+
+def imitation(agent: Agent, batch: Batch, config: LearnerConfig) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Loss to minimise, and for the record the mean nats of a target by task and by kind, and windows with loss.
+
+    Logits are computed at target positions only, over the legal ids only.
+    """
+    hidden = packed_hidden(agent, batch)
+    loss = hidden.new_zeros((), dtype=torch.float32)
+    record: dict[str, torch.Tensor] = {}
+    by_kind: dict[str, list[torch.Tensor]] = {}
+    window_loss = torch.zeros(batch.windows, device=hidden.device)
+    for targets, weight in zip(batch.targets, weights_of(batch, config.loss_normalisation)):
+        if not len(targets.id):
+            continue
+        nats = cross_entropy(agent.logits(hidden[targets.position], targets.legal), targets, config)
+        loss = loss + (nats * weight).sum()
+        window_loss.index_add_(0, targets.window, nats.detach())
+        record[f"loss/{targets.task}"] = nats.detach().mean()
+        by_kind.setdefault(targets.kind, []).append(nats.detach())
+    record |= {f"loss/{kind}": torch.cat(nats).mean() for kind, nats in by_kind.items()}
+    record["loss"] = loss.detach()
+    record["window_loss"] = window_loss
+    return loss, record

@@ -1,0 +1,30 @@
+"""AdamW with linear warm-up and cosine decay (Reed et al. 2022, appendix)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from learner.config import LearnerConfig
+
+
+def make_optimiser(model: nn.Module, config: LearnerConfig) -> torch.optim.AdamW:
+    """AdamW; weight decay on matrices only, not on norms and biases."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=config.epsilon, fused=True
+    )
+
+
+def learning_rate(step: int, progress: float, config: LearnerConfig) -> float:
+    """Rate of update number ``step`` (from 0), ``progress`` in [0, 1] of the way through training."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    floor = config.final_learning_rate_fraction
+    return config.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
