@@ -76,7 +76,7 @@ class ImageEncoder(nn.Module):
 class GridEncoder(nn.Module):
     """Grids of discrete symbols (height x width x channels): summed symbol embeddings, two convolutions, one vector."""
 
-    CELLS, CHANNELS, MAX_GRID_CHANNELS = 8, 64, 8
+    CELLS, CHANNELS, MAX_GRID_CHANNELS = 8, 32, 8
 
     def __init__(self, config: AgentConfig) -> None:
         super().__init__()

@@ -97,6 +97,7 @@ class Policy:
         action = torch.stack(chosen, dim=1).numpy().reshape(self.num_slots, *self.task.action.shape)
         return Action(action.astype(self.task.action.dtype), torch.stack(log_probs, dim=1).numpy())
 
+    @torch.inference_mode()
     def executed(self, action: np.ndarray) -> None:
         """Say what was executed, [E, *action shape], where it differs from what `act` chose."""
         elements = torch.from_numpy(action_elements(action, self.task))

@@ -1,0 +1,1 @@
+"""Where it acts: environments, environment actor, demonstration replayer, experts, evaluator."""

@@ -1,0 +1,78 @@
+"""`ActorConfig`: one task of a run, and how it is acted in, demonstrated and evaluated. One YAML file each."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclasses.dataclass
+class ActorConfig:
+    """How one task is played. Plain types only: OmegaConf holds it as a structured config.
+
+    Attributes:
+        task: ``domain/name``. The domain chooses the adapter, unless ``entry_point`` is given.
+        entry_point: ``module:function`` that returns a `gymnasium.Env`; taken only from the user's own configuration.
+        arguments: keyword arguments for the adapter.
+        num_actors: environment actor processes.
+        envs_per_actor: environments in each of them.
+        context_steps: timesteps the agent reads, in training and at acting alike.
+        return_horizon: steps after a window's last step that its reward column runs on.
+        random_return, reference_return: fixed returns that the normalised score maps to 0 and 1.
+        weight: share of a batch, relative to the other tasks of the run.
+        online_share: of this task's share, the part asked from online (good) windows, 0 to 1.
+        demonstrations: a set of demonstrations: a folder, or the name of a shipped set.
+        expert: the expert that ``clowder record`` takes unless told otherwise.
+        action_temperature: of environment actors.
+        evaluation_episodes: episodes of one evaluation.
+    """
+
+    task: str = MISSING
+    entry_point: str | None = None
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    num_actors: int = 1
+    envs_per_actor: int = 8
+    context_steps: int = 8
+    return_horizon: int = 0
+    random_return: float | None = None
+    reference_return: float | None = None
+    weight: float = 1.0
+    online_share: float = 0.25
+    demonstrations: str | None = None
+    expert: str | None = None
+    action_temperature: float = 1.0
+    evaluation_episodes: int = 20
+
+
+def check_actor_config(config: ActorConfig, name: str) -> None:
+    """Raise ValueError naming ``actors.<name>.<key>`` and what is allowed, where a value cannot work."""
+
+    def refuse(key: str, rule: str) -> None:
+        raise ValueError(f"actors.{name}.{key} {rule}, not {getattr(config, key)!r}")
+
+    if config.task.count("/") != 1 or not all(config.task.split("/")):
+        refuse("task", "has the form domain/name, for example dm_control/cartpole-swingup")
+    if config.entry_point is not None and (
+        config.entry_point.count(":") != 1 or not all(config.entry_point.split(":"))
+    ):
+        refuse("entry_point", "has the form module:function")
+    for key, least in (("num_actors", 0), ("envs_per_actor", 1), ("context_steps", 1), ("evaluation_episodes", 0)):
+        if getattr(config, key) < least:
+            refuse(key, f"must be at least {least}")
+    if config.return_horizon < 0:
+        refuse("return_horizon", "must be at least 0")
+    if not (config.weight > 0 and math.isfinite(config.weight)):
+        refuse("weight", "must be a positive number")
+    if not 0 <= config.online_share <= 1:
+        refuse("online_share", "must be between 0 and 1")
+    if not (config.action_temperature >= 0 and math.isfinite(config.action_temperature)):
+        refuse("action_temperature", "must be at least 0")
+    for key in ("random_return", "reference_return"):
+        value = getattr(config, key)
+        if value is not None and not math.isfinite(value):
+            refuse(key, "must be finite, or null where unknown")
+    if config.random_return is not None and config.random_return == config.reference_return:
+        refuse("reference_return", "must differ from random_return")

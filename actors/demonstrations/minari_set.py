@@ -1,0 +1,114 @@
+"""`MinariSet`: whole episodes on disk in Minari's Arrow form, one folder an episode.
+
+``<set>/data/metadata.json`` is Minari's own, with our settings under ``clowder``; ``<set>/data/<i>/`` holds the table
+of episode i and a ``metadata.json`` with its size and SHA-256. Read with pyarrow alone: Minari's reader takes images
+apart one by one and knows nothing of damage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from actors.demonstrations.demonstration_set import DemonstrationSetError, SetSettings, demonstrator_return
+from actors.demonstrations.episode import Episode
+from actors.demonstrations.minari_form import decode_episode
+
+METADATA = "metadata.json"
+TABLE = "part-0.arrow"
+
+
+class MinariSet:
+    """See `DemonstrationSet`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._data = folder / "data"
+        metadata = read_metadata(self._data / METADATA)
+        self.settings = SetSettings.from_json(metadata.get("clowder"), self._data / METADATA)
+        if metadata.get("data_format") != "arrow":
+            raise DemonstrationSetError(f"{folder} is Minari's {metadata.get('data_format')} form; Clowder reads arrow")
+        promised = metadata.get("total_episodes", 0)
+        # An episode whose folder is there is whole, even where an interruption came before the count was written.
+        self._facts: list[dict[str, Any]] = []
+        while len(self._facts) < promised or (self._data / str(len(self._facts))).exists():
+            self._facts.append(self._episode_facts(len(self._facts), promised))
+        self.num_episodes = len(self._facts)
+        if not self.num_episodes:
+            raise DemonstrationSetError(f"{folder} has no episodes; record some with `clowder record`")
+        try:
+            self.seeds = np.array([facts["seed"] for facts in self._facts], np.int64)
+            self.returns = np.array([facts["episode_return"] for facts in self._facts], np.float64)
+            self.noisy = np.array([facts["noisy"] for facts in self._facts], bool)
+            self.lengths = np.array([facts["total_steps"] for facts in self._facts], np.int64)
+        except (TypeError, ValueError) as error:
+            raise DemonstrationSetError(f"{folder}: the {METADATA} of an episode is malformed ({error})") from error
+
+    def _episode_facts(self, index: int, promised: int) -> dict[str, Any]:
+        folder = self._data / str(index)
+        if not folder.is_dir():
+            raise DemonstrationSetError(
+                f"{self.folder} is truncated: episode {index} of {promised} is missing; copy the set again, or record "
+                "it anew"
+            )
+        facts = read_metadata(folder / METADATA)
+        missing = {"seed", "noisy", "success", "episode_return", "total_steps", "bytes", "sha256"} - facts.keys()
+        if missing:
+            raise DemonstrationSetError(f"{folder / METADATA} lacks {sorted(missing)}; record the set anew")
+        path = folder / TABLE
+        size = path.stat().st_size if path.exists() else 0
+        if size != facts["bytes"]:
+            raise DemonstrationSetError(
+                f"{path} is truncated: {size} of {facts['bytes']} bytes; copy the set again, or record it anew"
+            )
+        return facts
+
+    @property
+    def demonstrator_return(self) -> float:
+        """Mean return of the episodes without injected noise."""
+        return demonstrator_return(self.returns, self.noisy, self.folder)
+
+    def episode(self, index: int) -> Episode:
+        """One whole episode; a damaged one raises DemonstrationSetError."""
+        path = self._data / str(index) / TABLE
+        facts = self._facts[index]
+        try:
+            data = path.read_bytes()
+            if hashlib.sha256(data).hexdigest() != facts["sha256"]:
+                raise ValueError("its SHA-256 is not the recorded one")
+            with pa.ipc.open_file(pa.BufferReader(data)) as reader:
+                episode = decode_episode(reader.read_all(), self.settings.task, facts)
+            if episode.length != facts["total_steps"]:
+                raise ValueError(f"it has {episode.length} steps instead of {facts['total_steps']}")
+        except (OSError, ValueError, KeyError, IndexError, pa.ArrowException) as error:
+            raise DemonstrationSetError(
+                f"{path} is damaged ({error}); copy the set again, or record it anew"
+            ) from error
+        return episode
+
+    def episodes(self, order: Sequence[int]) -> Iterator[tuple[int, Episode] | None]:
+        """See `DemonstrationSet`."""
+        for index in order:
+            yield index, self.episode(index)
+
+    def close(self) -> None:
+        """Nothing is held between episodes."""
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """A JSON object; DemonstrationSetError where it is missing or damaged."""
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DemonstrationSetError(
+            f"{path} cannot be read ({error}); copy the set again, or record it anew"
+        ) from error
+    if not isinstance(data, dict):
+        raise DemonstrationSetError(f"{path} is not a JSON object; record the set anew")
+    return data

@@ -1,0 +1,1 @@
+"""Adapters: one file a library. Nothing above this folder knows the libraries."""

@@ -1,0 +1,190 @@
+"""Evaluation: fixed seeds, each played to its end, by one version of the weights.
+
+Seeds are given to slots *before* the first step (seed i to slot i mod E, one queue a slot) and every one is played to
+its end. Taking the first N episodes to finish instead would favour short ones. An episode that the deadline cuts is
+reported as unfinished and is in no average.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from actors.environments.vector_environment import Observation, VectorEnvironment
+from agent.task import TaskSpec
+
+if TYPE_CHECKING:  # `random_return` is called where nobody needs torch
+    from agent.policy import Policy
+
+REPORTING_SEEDS = 1_000_000
+"""First seed of evaluations that are reported. Demonstrations use seeds below it."""
+MONITORING_SEEDS = 2_000_000
+"""First seed of evaluations made while training; disjoint from reporting, so that no choice is made on those."""
+BOOTSTRAP_RESAMPLES = 10_000
+
+Chooser = Callable[[Observation, np.ndarray], np.ndarray]
+"""(observation of E slots, is_first bool [E]) -> action [E, *action shape]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """n finished episodes, in the order of the seeds that were asked.
+
+    Attributes:
+        returns: undiscounted, raw, float64 [n].
+        lengths: steps, int64 [n].
+        successes: the environment's own word on each episode, bool [n]; None where it never says.
+        seeds: int64 [n].
+        versions: policy version of each episode, int64 [n]: all the same; -1 for random actions.
+        unfinished: seeds whose episode the deadline cut or that never began.
+        seconds: wall time.
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    successes: np.ndarray | None
+    seeds: np.ndarray
+    versions: np.ndarray
+    unfinished: tuple[int, ...]
+    seconds: float
+
+    @property
+    def episodes(self) -> int:
+        """Finished episodes n."""
+        return len(self.returns)
+
+    @property
+    def mean_return(self) -> float:
+        """Mean over finished episodes; NaN where none finished."""
+        return float(self.returns.mean()) if len(self.returns) else float("nan")
+
+    @property
+    def ci95_mean_return(self) -> tuple[float, float]:
+        """95% interval of `mean_return` over episodes."""
+        return ci95(self.returns)
+
+    @property
+    def success_rate(self) -> float | None:
+        """Fraction of finished episodes that succeeded; None where the environment never says."""
+        return None if self.successes is None or not len(self.successes) else float(self.successes.mean())
+
+
+def ci95(values: np.ndarray | Sequence[float]) -> tuple[float, float]:
+    """95% percentile-bootstrap interval of the mean, 10,000 resamples of the episodes, fixed seed; NaN for none."""
+    values = np.asarray(values, np.float64)
+    if not len(values):
+        return float("nan"), float("nan")
+    draws = np.random.default_rng(0).integers(0, len(values), (BOOTSTRAP_RESAMPLES, len(values)))
+    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def evaluate(policy: Policy, environment: VectorEnvironment, seeds: Sequence[int], deadline: float) -> Evaluation:
+    """Play one episode of each seed with one version of the policy.
+
+    Args:
+        policy: with as many slots as the environment.
+        environment: E slots; every one is reset here, so what it played before is lost.
+        seeds: of the episodes' resets; distinct.
+        deadline: seconds this may take; what is unfinished then is reported so.
+
+    Raises:
+        RuntimeError: the policy's weights changed in the middle of the round.
+    """
+    version = policy.version
+    played = _play(environment, seeds, deadline, lambda obs, first: policy.act(obs, first).action)
+    if policy.version != version:
+        raise RuntimeError(
+            f"{environment.task.name}: weights went from version {version} to {policy.version} during an evaluation; "
+            "give the evaluator a policy of its own"
+        )
+    return dataclasses.replace(played, versions=np.full(played.episodes, version, np.int64))
+
+
+def random_return(environment: VectorEnvironment, episodes: int, seed: int, deadline: float = 600.0) -> float:
+    """Mean return of ``episodes`` episodes of uniform random actions, with environment seeds ``seed``, ``seed + 1``...
+
+    Raises:
+        TimeoutError: not all of them ended within ``deadline`` seconds.
+    """
+    task, generator = environment.task, np.random.default_rng(seed)
+    shape = (environment.num_envs, *task.action.shape)
+    played = _play(
+        environment,
+        range(seed, seed + episodes),
+        deadline,
+        lambda observation, is_first: random_action(task, shape, generator),
+    )
+    if played.unfinished:
+        raise TimeoutError(
+            f"{task.name}: {len(played.unfinished)} of {episodes} random episodes did not end within {deadline:g} s; "
+            "ask for fewer, or set random_return in the actor config"
+        )
+    return played.mean_return
+
+
+def random_action(task: TaskSpec, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    """Uniform random actions of a task, of this shape, in the dtype of its action spec."""
+    if task.action.kind == "discrete":
+        return generator.integers(0, task.action.num_values, shape).astype(task.action.dtype)
+    return generator.uniform(-1.0, 1.0, shape).astype(task.action.dtype)
+
+
+def _play(environment: VectorEnvironment, seeds: Sequence[int], deadline: float, choose: Chooser) -> Evaluation:
+    """The loop of `evaluate` and `random_return`."""
+    started = time.monotonic()
+    if len(set(seeds)) != len(seeds) or not len(seeds):
+        raise ValueError(f"{environment.task.name}: evaluation needs distinct seeds and at least one, not {seeds!r}")
+    num_envs = environment.num_envs
+    queues = [deque(seeds[slot::num_envs]) for slot in range(num_envs)]
+    playing = [queue.popleft() if queue else None for queue in queues]
+    # A vector environment steps all its slots: those with no seed left play on, unrecorded.
+    observation = environment.reset(range(num_envs), [seeds[0] if seed is None else seed for seed in playing])
+    is_first = np.ones(num_envs, bool)
+    returns, lengths = np.zeros(num_envs, np.float64), np.zeros(num_envs, np.int64)
+    finished: dict[int, tuple[float, int, bool | None]] = {}
+
+    while len(finished) < len(seeds) and time.monotonic() - started < deadline:
+        step = environment.step(choose(observation, is_first))
+        observation, is_first = step.observation, step.done.copy()
+        returns += step.reward
+        lengths += 1
+        for slot in np.flatnonzero(step.done):
+            seed = playing[slot]
+            if seed is not None:
+                success = None if step.success is None else bool(step.success[slot])
+                finished[seed] = (float(returns[slot]), int(lengths[slot]), success)
+                playing[slot] = queues[slot].popleft() if queues[slot] else None
+        if is_first.any():
+            ended = np.flatnonzero(is_first).tolist()
+            begun = [seeds[0] if playing[slot] is None else playing[slot] for slot in ended]
+            observation = with_slots(observation, ended, environment.reset(ended, begun))
+            returns[ended], lengths[ended] = 0.0, 0
+
+    done = [seed for seed in seeds if seed in finished]
+    successes = [finished[seed][2] for seed in done]
+    return Evaluation(
+        returns=np.array([finished[seed][0] for seed in done], np.float64),
+        lengths=np.array([finished[seed][1] for seed in done], np.int64),
+        successes=None if None in successes or not done else np.array(successes, bool),
+        seeds=np.array(done, np.int64),
+        versions=np.full(len(done), -1, np.int64),
+        unfinished=tuple(seed for seed in seeds if seed not in finished),
+        seconds=time.monotonic() - started,
+    )
+
+
+def with_slots(observation: Observation, slots: Sequence[int], fresh: Observation) -> Observation:
+    """The observation of E slots with those of ``slots`` replaced by ``fresh`` (n = len(slots) values a key)."""
+    merged: Observation = {}
+    for key, values in observation.items():
+        new = list(values) if isinstance(values, list) else values.copy()
+        for row, slot in enumerate(slots):
+            new[slot] = fresh[key][row]
+        merged[key] = new
+    return merged

@@ -1,0 +1,188 @@
+"""Learner speed: its own update against a plain PyTorch decoder of the same shape, and against the machine.
+
+    python -m benchmarks.learner [--threads 1] [--rounds 10] [--out FILE]
+
+Both models, of about 5 million parameters, take turns in one process with rows of 1,024 tokens, so that a noisy machine
+disturbs both alike; figures are medians. The learner's time is all of `Learner.step`: waiting for windows, cropping,
+packing, forward, backward, clipping, AdamW. The plain decoder is given its tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from agent.agent import Agent
+from agent.config import AgentConfig
+from agent.task import ArraySpec, TaskSpec
+from benchmarks.matmul_rate import DecoderShape, MatmulRate
+from benchmarks.plain_decoder import PlainDecoder, PlainUpdate
+from benchmarks.report import write_report
+from learner.batch_source import TaskSources
+from learner.config import LearnerConfig
+from learner.learner import Learner
+from replay.window import Window, WindowMetadata
+
+TOKENS_PER_ROW = 1024
+OBSERVATION_ELEMENTS = 14
+TOKENS_PER_STEP = OBSERVATION_ELEMENTS + 2
+"""The separator and the one element of the action beside the observation."""
+STEPS = TOKENS_PER_ROW // TOKENS_PER_STEP
+UPDATES_IN_TURN = 8
+"""More than `LearnerConfig.prefetch_batches`, so that what is prepared in the other's turn is not all that is used."""
+
+
+def benchmark_task(context_steps: int) -> TaskSpec:
+    """A task whose rows are filled to the last token: 16 tokens a step."""
+    return TaskSpec(
+        name="benchmark/numbers",
+        observation={"state": ArraySpec("continuous", (OBSERVATION_ELEMENTS,))},
+        action=ArraySpec("continuous", (1,), low=-1.0, high=1.0),
+        context_steps=context_steps,
+    )
+
+
+class PreparedWindows:
+    """A `WindowStream` that never makes the learner wait: 64 windows of random numbers, in turn."""
+
+    def __init__(self, task: TaskSpec, seed: int = 0) -> None:
+        generator = np.random.default_rng(seed)
+        self._windows = [_random_window(task, generator, index) for index in range(64)]
+        self._next = 0
+
+    def get(self, timeout: float) -> Window | None:
+        """The next window, at once."""
+        self._next += 1
+        return self._windows[self._next % len(self._windows)]
+
+    def available(self) -> bool:
+        """There always is one."""
+        return True
+
+
+def _random_window(task: TaskSpec, generator: np.random.Generator, index: int) -> Window:
+    action = generator.uniform(-1, 1, (STEPS, 1)).astype(np.float32)
+    return Window(
+        observation={"state": generator.normal(size=(STEPS + 1, OBSERVATION_ELEMENTS)).astype(np.float32)},
+        action=action,
+        label=action,
+        label_mask=np.ones(STEPS, bool),
+        reward=np.zeros(STEPS, np.float32),
+        terminated=np.zeros(STEPS, bool),
+        truncated=np.zeros(STEPS, bool),
+        is_first=np.zeros(STEPS, bool),
+        policy_version=np.full(STEPS, -1, np.int64),
+        log_prob=np.full((STEPS, 1), np.nan, np.float32),
+        return_asked=np.zeros((STEPS, 3), np.float32),
+        metadata=WindowMetadata(task.name, "demonstrations", f"benchmark.{index}"),
+    )
+
+
+def measure(rounds: int, rows: int, context_steps: int, agent_config: AgentConfig) -> dict[str, Any]:
+    """Turns of 8 updates of each, and a sample of the matrix products after both; medians of all."""
+    task = benchmark_task(context_steps)
+    agent = Agent(agent_config, [task])
+    windows = rows * STEPS // context_steps
+    learner = Learner(
+        agent,
+        {task.name: TaskSources(task, 1.0, 0.0, {"demonstrations": PreparedWindows(task)})},
+        LearnerConfig(windows_per_batch=windows, tokens_per_row=TOKENS_PER_ROW, steps=10_000),
+        seed=0,
+    )
+    shape = DecoderShape(
+        width=agent_config.width,
+        layers=agent_config.layers,
+        hidden=agent_config.feedforward * agent_config.width // 2,
+        rows=rows,
+        length=TOKENS_PER_ROW,
+        targets=rows * STEPS,
+        ids=agent_config.continuous_bins,
+    )
+    plain = PlainUpdate(
+        PlainDecoder(
+            width=shape.width,
+            layers=shape.layers,
+            heads=agent_config.heads,
+            hidden=shape.hidden,
+            vocabulary=agent.vocabulary.size,
+            length=TOKENS_PER_ROW,
+            ids=shape.ids,
+        ),
+        rows,
+        TOKENS_PER_ROW,
+        STEPS,
+    )
+    products = MatmulRate(shape)
+    learner_seconds, plain_seconds = [], []
+    for turn in range(-1, rounds):  # the first turn is warm-up
+        if turn == 0:
+            learner.metrics()  # forget what was counted in the warm-up
+        started = time.perf_counter()
+        for _ in range(UPDATES_IN_TURN):
+            learner.step()
+        learned = time.perf_counter()
+        for _ in range(UPDATES_IN_TURN):
+            plain.step()
+        ended = time.perf_counter()
+        products.measure()
+        if turn >= 0:
+            learner_seconds.append((learned - started) / UPDATES_IN_TURN)
+            plain_seconds.append((ended - learned) / UPDATES_IN_TURN)
+    metrics = learner.metrics()
+    learner.close()
+    own, other = statistics.median(learner_seconds), statistics.median(plain_seconds)
+    flops = shape.update_flops(agent.parameter_count(embeddings=False), context_steps * TOKENS_PER_STEP)
+    plain_parameters = sum(parameter.numel() for parameter in plain.model.parameters())
+    return {
+        "rounds": rounds,
+        "rows": rows,
+        "tokens_per_row": TOKENS_PER_ROW,
+        "context_steps": context_steps,
+        "targets": shape.targets,
+        "parameters": {
+            "learner": agent.parameter_count(),
+            "learner_transformer": agent.parameter_count(embeddings=False),
+            "plain": plain_parameters,
+        },
+        "learner_seconds_per_step": own,
+        "plain_seconds_per_step": other,
+        "step_rate_over_plain": other / own,
+        "learner_tokens_per_second": rows * TOKENS_PER_ROW / own,
+        "data_wait_fraction": metrics["data_wait_fraction"],
+        "update_gigaflops": flops / 1e9,
+        "matmul_gigaflops_per_second": products.rate() / 1e9,
+        "learner_share_of_matmul_rate": flops / own / products.rate(),
+        "plain_share_of_matmul_rate": flops / other / products.rate(),
+    }
+
+
+def main() -> None:
+    """Measure and print JSON."""
+    parser = argparse.ArgumentParser(description="Learner speed against a plain PyTorch decoder of the same shape")
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="of torch, for both")
+    parser.add_argument("--rounds", type=int, default=10, help="turns of 8 updates of each")
+    parser.add_argument("--rows", type=int, default=1, help="rows of 1,024 tokens in a batch")
+    parser.add_argument("--context-steps", type=int, default=STEPS, help="below 64 a row holds several crops")
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--heads", type=int, default=8)
+    parser.add_argument("--out", type=Path, help="write the JSON here too")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    config = AgentConfig(
+        width=options.width, layers=options.layers, heads=options.heads, observation_embedding="per_element"
+    )
+    figures = measure(options.rounds, options.rows, options.context_steps, config)
+    write_report("learner", {"threads": options.threads, **figures}, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""The one form of a benchmark's output: JSON with the command and the machine it ran on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+
+def write_report(name: str, figures: dict[str, Any], out: Path | None = None) -> None:
+    """Print one JSON object, and write it to ``out`` where given."""
+    report = {
+        "benchmark": name,
+        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "machine": {
+            "processor": _processor(),
+            "cores": len(os.sched_getaffinity(0)),
+            "load_1_minute": round(os.getloadavg()[0], 2),
+            "python": platform.python_version(),
+            "torch": metadata.version("torch"),
+        },
+        **figures,
+    }
+    text = json.dumps(report, indent=2)
+    print(text)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + "\n")
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

@@ -1,0 +1,1 @@
+"""How it runs: command line, coordinator, Ray processes, parameter store, counters, metrics."""

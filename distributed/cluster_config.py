@@ -1,0 +1,81 @@
+"""`ClusterConfig`: where the processes of a run live, what they may use, and every deadline between them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass
+class ClusterConfig:
+    """How the fleet of one run is started, watched and stopped. Plain types only: OmegaConf holds it.
+
+    Attributes:
+        mode: ``ray`` (a process for each component) or ``serial`` (all components in one process, for breakpoints and
+            tests; only the replay server stays a process of its own).
+        address: ``local`` starts a private Ray here, ``auto`` joins the cluster that runs here, else a Ray address.
+        num_cpus: cores a local Ray may use; 0: all.
+        learner_threads, actor_threads: torch threads of the learner and of each actor, replayer and evaluator.
+        learner_cpus, actor_cpus, replayer_cpus, evaluator_cpus: shares that Ray schedules by; not limits.
+        learner_gpus: accelerators of the learner; no other process ever sees one.
+        nice: added to the niceness of environment actors, replayers and monitoring evaluators, so that they take what
+            the learner leaves instead of starving it. 0: all are equals.
+        object_store_megabytes: shared memory of a local Ray; it only carries weights.
+        publish_seconds: between publications of weights; never two in flight.
+        pull_seconds: between an environment actor's questions for newer weights.
+        report_seconds: between the reports that the coordinator asks of every process.
+        start_deadline_seconds: for all processes to be ready.
+        stall_deadline_seconds: without progress, after which a process is replaced.
+        stop_deadline_seconds: for all processes to end, Ctrl-C included; what is left then is killed.
+        restarts, restart_minutes: one process is started again so often in so many minutes before the run gives up.
+    """
+
+    mode: str = "ray"
+    address: str = "local"
+    num_cpus: int = 0
+    learner_threads: int = 1
+    actor_threads: int = 1
+    learner_cpus: float = 1.0
+    actor_cpus: float = 0.25
+    replayer_cpus: float = 0.05
+    evaluator_cpus: float = 0.1
+    learner_gpus: float = 0.0
+    nice: int = 10
+    object_store_megabytes: int = 256
+    publish_seconds: float = 5.0
+    pull_seconds: float = 2.0
+    report_seconds: float = 1.0
+    start_deadline_seconds: float = 120.0
+    stall_deadline_seconds: float = 180.0
+    stop_deadline_seconds: float = 12.0
+    restarts: int = 3
+    restart_minutes: float = 10.0
+
+
+def check_cluster_config(config: ClusterConfig) -> None:
+    """Raise ValueError naming ``cluster.<key>`` and what is allowed, where a value cannot work."""
+
+    def refuse(key: str, rule: str) -> None:
+        raise ValueError(f"cluster.{key} {rule}, not {getattr(config, key)!r}")
+
+    if config.mode not in ("ray", "serial"):
+        refuse("mode", "is ray or serial")
+    if config.mode == "serial" and config.address != "local":
+        refuse("address", "belongs to cluster.mode=ray; serial mode runs here, with address local")
+    if config.object_store_megabytes < 80:
+        refuse("object_store_megabytes", "must be at least 80 (Ray's own minimum)")
+    if not 0 <= config.nice <= 19:
+        refuse("nice", "must be between 0 and 19")
+    shares = ("num_cpus", "learner_cpus", "actor_cpus", "replayer_cpus", "evaluator_cpus", "learner_gpus")
+    for key in (*shares, "publish_seconds", "restarts"):
+        if getattr(config, key) < 0:
+            refuse(key, "must be at least 0")
+    for key in ("learner_threads", "actor_threads"):
+        if getattr(config, key) < 1:
+            refuse(key, "must be at least 1")
+    for field in dataclasses.fields(config):
+        positive = field.name.endswith(("_deadline_seconds", "_minutes")) or field.name in (
+            "pull_seconds",
+            "report_seconds",
+        )
+        if positive and not getattr(config, field.name) > 0:
+            refuse(field.name, "must be above 0")

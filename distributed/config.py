@@ -1,0 +1,182 @@
+"""`TrainConfig`: everything one run is told, composed from the dataclasses of each floor."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from actors.config import ActorConfig, check_actor_config
+from agent.config import AgentConfig, DecodingConfig
+from distributed.cluster_config import ClusterConfig, check_cluster_config
+from learner.config import LearnerConfig
+from replay.config import ReplayConfig
+
+
+@dataclasses.dataclass
+class StopConfig:
+    """When a run ends: at the first condition that holds.
+
+    Attributes:
+        learner_steps: updates of the learner; 0: those of ``learner.steps``, the length of its schedule.
+        wall_minutes: minutes of training, over all resumes; the final evaluation comes after it. 0: no such condition.
+        environment_steps: steps of all environment actors together. 0: no such condition.
+    """
+
+    learner_steps: int = 0
+    wall_minutes: float = 0.0
+    environment_steps: int = 0
+
+
+@dataclasses.dataclass
+class EvaluationConfig:
+    """Episodes on fixed seeds, while training (monitoring seeds) and at the end (reporting seeds).
+
+    Attributes:
+        every_seconds: between monitoring rounds; 0: none.
+        episodes: of a monitoring round, per task.
+        final_episodes: of the final evaluation, per task; 0: each actor config's ``evaluation_episodes``.
+        final_minutes: deadline of the final evaluation, all tasks together.
+        num_evaluators: evaluator processes.
+        decoding: how the evaluated policy chooses actions.
+        videos: whether a video per task is recorded at the end.
+        video_steps: longest video in steps.
+    """
+
+    every_seconds: float = 60.0
+    episodes: int = 10
+    final_episodes: int = 0
+    final_minutes: float = 4.0
+    num_evaluators: int = 1
+    decoding: DecodingConfig = dataclasses.field(default_factory=DecodingConfig)
+    videos: bool = True
+    video_steps: int = 500
+
+
+@dataclasses.dataclass
+class CheckpointConfig:
+    """Checkpoints of the learner.
+
+    Attributes:
+        every_seconds: between checkpoints; one is always written at the end and on Ctrl-C.
+        keep: newest checkpoints that are kept.
+        replay: whether the replay server's tables are saved too.
+    """
+
+    every_seconds: float = 300.0
+    keep: int = 3
+    replay: bool = False
+
+
+@dataclasses.dataclass
+class LoggingConfig:
+    """What the run says of itself.
+
+    Attributes:
+        folder: where run folders are made.
+        every_seconds: between rows of scalars and refreshes of the console.
+        console: ``live``, ``lines``, ``off``, or ``auto``: live on a terminal, else lines.
+        level: of the log file: ``debug``, ``info``, ``warning`` or ``error``.
+    """
+
+    folder: str = "runs"
+    every_seconds: float = 5.0
+    console: str = "auto"
+    level: str = "info"
+
+
+@dataclasses.dataclass
+class TrainConfig:
+    """One run. ``actors`` maps the short name of each actor config to it; see ``configs/`` for the presets."""
+
+    name: str = ""
+    seed: int = 0
+    actors: dict[str, ActorConfig] = dataclasses.field(default_factory=dict)
+    agent: AgentConfig = dataclasses.field(default_factory=AgentConfig)
+    learner: LearnerConfig = dataclasses.field(default_factory=LearnerConfig)
+    replay: ReplayConfig = dataclasses.field(default_factory=ReplayConfig)
+    cluster: ClusterConfig = dataclasses.field(default_factory=ClusterConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    stop: StopConfig = dataclasses.field(default_factory=StopConfig)
+    logging: LoggingConfig = dataclasses.field(default_factory=LoggingConfig)
+
+    @property
+    def last_step(self) -> int:
+        """Learner step after which training ends."""
+        return self.stop.learner_steps or self.learner.steps
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "logging.console": ("auto", "live", "lines", "off"),
+    "logging.level": ("debug", "info", "warning", "error"),
+}
+"""Keys that hold one of a few words."""
+
+POSITIVE = (
+    "evaluation.final_minutes",
+    "evaluation.num_evaluators",
+    "checkpoint.every_seconds",
+    "checkpoint.keep",
+    "logging.every_seconds",
+)
+"""Keys that must be above 0."""
+
+NOT_NEGATIVE = (
+    "seed",
+    "stop.learner_steps",
+    "stop.wall_minutes",
+    "stop.environment_steps",
+    "evaluation.every_seconds",
+    "evaluation.episodes",
+    "evaluation.final_episodes",
+)
+"""Keys that may be 0."""
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Plain data, for YAML, JSON and Ray."""
+    return dataclasses.asdict(config)
+
+
+def validate(config: TrainConfig) -> None:
+    """Raise ValueError, naming the key and what is allowed, where values cannot work or contradict each other."""
+    config.agent.validate()
+    config.learner.validate()
+    check_cluster_config(config.cluster)
+    config.evaluation.decoding.validate("evaluation.decoding")
+    for key, allowed in CHOICES.items():
+        if (value := _get(config, key)) not in allowed:
+            raise ValueError(f"{key} must be one of {', '.join(allowed)}, not {value!r}")
+    for key in POSITIVE:
+        if not (value := _get(config, key)) > 0:
+            raise ValueError(f"{key} must be above 0, not {value}")
+    for key in NOT_NEGATIVE:
+        if not (value := _get(config, key)) >= 0:
+            raise ValueError(f"{key} must not be negative, not {value}")
+    if not config.actors:
+        raise ValueError(
+            "no tasks: choose an experiment (experiment=quickstart) or actor configs (actors=[cartpole_swingup,boxing])"
+        )
+    played: dict[str, str] = {}
+    for name, actor in config.actors.items():
+        check_actor_config(actor, name)
+        if actor.task in played:
+            raise ValueError(
+                f"actors.{name} and actors.{played[actor.task]} both play {actor.task}; a task has one actor config "
+                "(more of it: num_actors, envs_per_actor, weight)"
+            )
+        played[actor.task] = name
+        if actor.context_steps > config.replay.window_length:
+            raise ValueError(
+                f"actors.{name}.context_steps ({actor.context_steps}) is longer than replay.window_length "
+                f"({config.replay.window_length}); make the window longer (a multiple of 16) or the context shorter"
+            )
+    if all(actor.num_actors == 0 and actor.demonstrations is None for actor in config.actors.values()):
+        raise ValueError("no task has an actor (num_actors) or demonstrations: nothing could be learned from")
+
+
+def _get(config: TrainConfig, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value

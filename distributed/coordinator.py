@@ -1,0 +1,302 @@
+"""`train`: starts the fleet of one run, watches it, stops it in order, and has what it learned evaluated.
+
+The order of an end, so that nothing is lost and counts agree: actors, replayers and learner stop; the learner then
+writes its last checkpoint with the actors' last counts; the fleet is let go, which frees its CPU; the evaluators play.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+
+from distributed import ray_cluster
+from distributed.config import TrainConfig, to_dict
+from distributed.console import Console
+from distributed.final_evaluation import evaluate_in_processes
+from distributed.fleet import Fleet, Member, root_cause
+from distributed.metrics import MetricsWriter
+from distributed.plan import RunPlan, make_plan
+from distributed.processes import (
+    EnvironmentActorProcess,
+    EvaluatorProcess,
+    LearnerProcess,
+    ParameterStoreProcess,
+    ReplayerProcess,
+    spawn,
+)
+from distributed.progress import Progress
+from distributed.result import Result
+from distributed.run_folder import RunFolder
+from distributed.run_log import run_log
+from distributed.start_up import StartUp
+from distributed.stop_request import StopRequest
+from learner.checkpoint import latest_checkpoint, read_extra
+from replay.server import ServerHandle, start_replay_server
+from replay.table_info import ReplayMonitor
+
+log = logging.getLogger(__name__)
+
+
+def train(config: TrainConfig, run: RunFolder, resume: bool, plan: RunPlan | None = None) -> Result:
+    """Train to the first stop condition and evaluate the final checkpoint.
+
+    Args:
+        config: of the run.
+        run: its folder, claimed by the caller.
+        resume: go on from its newest checkpoint; a folder without one begins anew.
+        plan: made from ``config`` already, or None.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint is written and no process is left.
+        ClowderError: a process died too often, or the configuration cannot be used.
+    """
+    plan = make_plan(config) if plan is None else dataclasses.replace(plan, config=config)
+    if config.cluster.mode == "serial":
+        from distributed.serial import train_serially
+
+        return train_serially(plan, run)
+    with StopRequest() as stop, Console(config) as console, run_log(run.log, config.logging.level, console.say):
+        coordinator = Coordinator(plan, run, console, stop)
+        try:
+            return coordinator.run()
+        finally:
+            coordinator.close()
+
+
+class Coordinator:
+    """One run of the fleet in Ray."""
+
+    def __init__(self, plan: RunPlan, run: RunFolder, console: Console, stop: StopRequest) -> None:
+        self.plan, self.config, self.folder = plan, plan.config, run
+        self.console, self.stop = console, stop
+        checkpoint = latest_checkpoint(run.checkpoints)
+        self.progress = Progress(plan, None if checkpoint is None else read_extra(checkpoint))
+        step = None if checkpoint is None else int(checkpoint.name)
+        self.metrics = MetricsWriter(run.tensorboard, run.metrics, resumed_from=step)
+        self.metrics.text("config", yaml.safe_dump(to_dict(self.config), sort_keys=False), step or 0)
+        self.start_up = StartUp()
+        self.fleet = Fleet(self.config.cluster, self._reported)
+        self.server: ServerHandle | None = None
+        self.monitor: ReplayMonitor | None = None
+        self.learner: Member
+        self._logged_at = 0.0
+
+    def run(self) -> Result:
+        """Start, supervise, stop, evaluate."""
+        self._phase("starting")
+        self._start()
+        why = self._supervise()
+        self.console.say(f"training ends: {why}")
+        checkpoint = self._stop_fleet()
+        if self.stop.requested:
+            raise KeyboardInterrupt
+        self._phase("evaluating")
+        return evaluate_in_processes(self.plan, self.progress, checkpoint, self.folder, self.metrics, self.stop)
+
+    # Starting ---------------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Replay server and Ray at the same time, then every process at once; they `run` once there is a server."""
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            server = pool.submit(self._start_server, self.config.replay.port, 0)
+            self.start_up.mark("ray.init")
+            ray_cluster.join(self.plan)
+            self.stop.install()  # Ray took SIGTERM for itself
+            self.start_up.mark("Ray is up")
+            self.store = spawn(ParameterStoreProcess, cpus=0.0, threads=1, restarts=-1)
+            self._add_members()
+            self.start_up.mark("processes are asked for")
+            while not server.done() and not self.stop.requested:
+                time.sleep(0.05)
+            self.server = server.result(timeout=self.config.replay.start_deadline + 10.0)
+        self.start_up.mark("replay server is up")
+        self.monitor = ReplayMonitor(self.server.address, loader=self.config.replay.loader)
+        if not self.server.restored:
+            self.progress.replayers.clear()  # the tables are empty: the sets go in again from their beginning
+        self.fleet.run(self.fleet.members)
+
+    def _start_server(self, port: int, generation: int) -> ServerHandle:
+        return start_replay_server(
+            self.plan.specs,
+            dataclasses.replace(self.config.replay, port=port),
+            self.folder.replay if self.config.checkpoint.replay else None,
+            generation=generation,
+            log=self.folder.path / "replay.log",
+        )
+
+    def _add_members(self) -> None:
+        """The learner first, since it is waited for; then what it needs; then those that need it."""
+        cluster, plan = self.config.cluster, self.plan
+        self.learner = Member(
+            "learner/0",
+            start=lambda: spawn(
+                LearnerProcess, plan, self.folder.checkpoints, cpus=cluster.learner_cpus, gpus=cluster.learner_gpus
+            ),
+            arguments=lambda: (self._address, self.store, self.progress.state()),
+            kept=True,
+            ask=lambda: (self.progress.state(),),
+        )
+        self.fleet.add(self.learner)
+        for name in plan.demonstrations:
+            self.fleet.add(self._replayer(name))
+        for name, actor in self.config.actors.items():
+            for number in range(actor.num_actors):
+                self.fleet.add(self._environment_actor(name, number))
+        if self.config.evaluation.every_seconds > 0 and self.config.evaluation.episodes > 0:
+            self.fleet.add(
+                Member(
+                    "evaluator/0",
+                    start=lambda: spawn(EvaluatorProcess, plan, cluster.nice, cpus=cluster.evaluator_cpus),
+                    arguments=lambda: (self.store,),
+                )
+            )
+
+    def _replayer(self, name: str) -> Member:
+        return Member(
+            f"replayer/{name}",
+            start=lambda: spawn(ReplayerProcess, self.plan, name, cpus=self.config.cluster.replayer_cpus),
+            arguments=lambda: (self._address, self.progress.replayers.get(name, [])),
+        )
+
+    def _environment_actor(self, name: str, number: int) -> Member:
+        actor_id, task = f"{name}-{number}", self.plan.tasks[name].name
+
+        def start() -> Any:
+            incarnation = self.progress.counters.begin(task, actor_id)
+            cpus = self.config.cluster.actor_cpus
+            return spawn(EnvironmentActorProcess, self.plan, name, actor_id, incarnation, cpus=cpus)
+
+        return Member(f"environment_actor/{actor_id}", start, lambda: (self._address, self.store))
+
+    @property
+    def _address(self) -> str:
+        assert self.server is not None
+        return self.server.address
+
+    # While it goes on -------------------------------------------------------------------------------------------------
+
+    def _supervise(self) -> str:
+        """The loop of the run; says why it ended."""
+        while True:
+            self.fleet.poll(timeout=0.2)
+            self._check_server()
+            if self.start_up.complete(self.fleet.members):
+                self._phase("training")
+            if time.monotonic() - self._logged_at >= self.config.logging.every_seconds and self.start_up.done:
+                self._log_point()
+            if why := self._end():
+                return why
+
+    def _end(self) -> str:
+        """The stop condition that holds, or nothing."""
+        stop = self.config.stop
+        if self.stop.requested:
+            return "it was asked to stop"
+        if self.learner.finished:
+            return f"{self.progress.learner_steps:,} learner steps are done"
+        if stop.wall_minutes and self.progress.wall_seconds >= 60 * stop.wall_minutes:
+            return f"{stop.wall_minutes:g} minutes are over"
+        if stop.environment_steps and self.progress.environment_steps >= stop.environment_steps:
+            return f"{self.progress.environment_steps:,} environment steps are done"
+        return ""
+
+    def _reported(self, member: Member) -> None:
+        """Take the newest report of a member."""
+        if member.role == "learner":
+            self.progress.of_learner(member.report)
+        elif member.role == "environment_actor":
+            name = member.report["actor_id"].rpartition("-")[0]
+            self.progress.of_actor(self.plan.tasks[name].name, member.report)
+        elif member.role == "replayer":
+            self.progress.of_replayer(member.name.partition("/")[2], member.report)
+        elif member.role == "evaluator":
+            self.progress.of_evaluator(member.report["rounds"])
+
+    def _check_server(self) -> None:
+        """Start a dead replay server again on its port; its clients go on by themselves, demonstrations go in again."""
+        if self.server is None or self.server.alive():
+            return
+        log.warning("the replay server died and starts again on port %d", self.server.port)
+        self.console.say("the replay server died; it starts again on the same port")
+        former, self.server = self.server, None
+        former.stop(1.0)
+        self.server = self._start_server(former.port, former.generation + 1)
+        self.fleet.restarts += 1
+        if not self.server.restored:
+            self.progress.replayers.clear()
+            for member in self.fleet.of("replayer"):
+                self.fleet.restart(member)
+
+    def _log_point(self) -> None:
+        """One point of all scalars: TensorBoard, console and status file."""
+        self._logged_at = time.monotonic()
+        steps, taken, seconds = (
+            self.progress.learner_steps,
+            self.progress.environment_steps,
+            self.progress.wall_seconds,
+        )
+        values = self.progress.scalars() | self.start_up.scalars() | fleet_scalars(self.fleet)
+        for table in (self.monitor.info() if self.monitor else {}).values():
+            values |= {
+                f"replay/size/{table.name}": float(table.size),
+                f"replay/inserts/{table.name}": float(table.inserts),
+                f"replay/samples/{table.name}": float(table.samples),
+                f"replay/reuse/{table.name}": table.samples / table.inserts if table.inserts else 0.0,
+                f"replay/inserts_wait/{table.name}": float(table.inserts_wait),
+            }
+        self.metrics.scalars(values, learner_steps=steps, environment_steps=taken, wall_seconds=seconds)
+        clock = {"learner_steps": steps, "environment_steps": taken, "wall_seconds": seconds}
+        self.console.update(values | clock)
+        self.folder.write_status(self.console.phase, self.console.metrics)
+
+    def _phase(self, phase: str) -> None:
+        if self.console.phase != phase or phase == "starting":
+            self.console.set_phase(phase)
+            self.folder.write_status(phase, self.console.metrics)
+
+    # Ending -----------------------------------------------------------------------------------------------------------
+
+    def _stop_fleet(self) -> Path | None:
+        """Stop everything in order; the last checkpoint, or None where learning never began."""
+        deadline = self.config.cluster.stop_deadline_seconds
+        late = self.fleet.stop(self.fleet.members, 0.5 * deadline)
+        for member in late:
+            log.warning("%s did not stop within %.1f s and is killed", member.name, 0.5 * deadline)
+        saved: str | None = None
+        if self.learner.handle is not None and self.learner not in late:
+            try:
+                saved = ray.get(self.learner.handle.save.remote(self.progress.state()), timeout=0.3 * deadline)
+            except ray.exceptions.RayError as error:
+                log.error("the last checkpoint was not written: %s", root_cause(error))
+        if self.start_up.done:
+            self._log_point()
+        self.fleet.dismiss(list(self.fleet.members))
+        return latest_checkpoint(self.folder.checkpoints) if saved is None else Path(saved)
+
+    def close(self) -> None:
+        """Leave no process and no open file, whatever happened before."""
+        if ray.is_initialized():
+            ray.shutdown()
+        if self.monitor is not None:
+            self.monitor.close()
+        if self.server is not None:
+            self.server.stop(2.0)
+        self.metrics.close()
+
+
+def fleet_scalars(fleet: Fleet) -> dict[str, float]:
+    """Processes wanted and alive, restarts, and resident memory by process."""
+    wanted = [member for member in fleet.members if not member.finished]
+    values = {
+        "fleet/wanted": float(len(wanted)),
+        "fleet/alive": float(sum(member.alive for member in wanted)),
+        "fleet/restarts": float(fleet.restarts),
+    }
+    return values | {f"memory_mb/{each.name}": each.report["rss_mb"] for each in fleet.members if each.report}

@@ -1,0 +1,137 @@
+"""One round of evaluation of a checkpoint on one task: episodes on fixed seeds, and a video."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from actors.config import ActorConfig
+from actors.evaluator import MONITORING_SEEDS, REPORTING_SEEDS
+from distributed.parameter_store import Published
+from distributed.plan import RunPlan
+
+if TYPE_CHECKING:
+    from agent.agent import Agent
+    from agent.config import DecodingConfig
+
+EPISODES_AT_ONCE = 20
+"""Environments of one evaluation; seeds are given to slots beforehand, so the number changes no episode's seed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """What one task's evaluation gave.
+
+    Attributes:
+        task: task name.
+        version: of the policy.
+        returns: of the finished episodes, in the order of their seeds.
+        unfinished: episodes that the deadline cut.
+        seconds: wall time, video included.
+        video: where it was written; None for none.
+    """
+
+    task: str
+    version: int
+    returns: list[float]
+    unfinished: int
+    seconds: float
+    video: str | None = None
+
+
+def final_round(plan: RunPlan, name: str, agent: Agent, version: int, seconds: float, video: Path | None) -> Round:
+    """The reporting episodes of one task, and its video."""
+    actor, config = plan.actor(name), plan.config.evaluation
+    return evaluate_task(
+        agent,
+        version,
+        actor,
+        config.decoding,
+        episodes=config.final_episodes or actor.evaluation_episodes,
+        first_seed=REPORTING_SEEDS,
+        seconds=seconds,
+        seed=plan.config.seed,
+        video=video,
+        video_steps=config.video_steps,
+    )
+
+
+def monitoring_round(plan: RunPlan, name: str, agent: Agent, published: Published, number: int) -> Round:
+    """Episodes of one task with the weights ``published``, on monitoring seeds that differ from round to round."""
+    from agent.weights import load_weights
+
+    load_weights(agent, published.weights)
+    config = plan.config.evaluation
+    return evaluate_task(
+        agent,
+        published.version,
+        plan.actor(name),
+        config.decoding,
+        episodes=config.episodes,
+        first_seed=MONITORING_SEEDS + number * config.episodes,
+        seconds=max(10.0, config.every_seconds),
+        seed=number,
+    )
+
+
+def evaluate_task(
+    agent: Agent,
+    version: int,
+    actor: ActorConfig,
+    decoding: DecodingConfig,
+    *,
+    episodes: int,
+    first_seed: int,
+    seconds: float,
+    seed: int = 0,
+    video: Path | None = None,
+    video_steps: int = 500,
+) -> Round:
+    """Play ``episodes`` episodes with seeds from ``first_seed``, within ``seconds``; then record the first as a video.
+
+    Raises ValueError where the task of ``actor`` is not one that the agent was trained on.
+    """
+    from actors.environments.make import make_environment
+    from actors.evaluator import evaluate
+    from agent.policy import Policy
+
+    started = time.monotonic()
+    if actor.task not in agent.tasks:
+        raise ValueError(f"these weights were not trained on {actor.task}; they know {', '.join(agent.tasks)}")
+    task = agent.tasks[actor.task]
+    environment = make_environment(actor, min(episodes, EPISODES_AT_ONCE))
+    try:
+        policy = Policy(agent, task, environment.num_envs, decoding, seed)
+        policy.version = version
+        played = evaluate(policy, environment, range(first_seed, first_seed + episodes), seconds)
+    finally:
+        environment.close()
+    left = seconds - (time.monotonic() - started)
+    if video is not None and left > 1.0:
+        record(agent, actor, decoding, seed=first_seed, path=video, steps=video_steps)
+    else:
+        video = None
+    return Round(
+        task=actor.task,
+        version=version,
+        returns=[float(value) for value in played.returns],
+        unfinished=len(played.unfinished),
+        seconds=time.monotonic() - started,
+        video=None if video is None else str(video),
+    )
+
+
+def record(agent: Agent, actor: ActorConfig, decoding: DecodingConfig, *, seed: int, path: Path, steps: int) -> int:
+    """Write a video of one episode of at most ``steps`` steps; returns the number of pictures."""
+    from actors.environments.make import make_environment
+    from actors.video import record_video
+    from agent.policy import Policy
+
+    environment = make_environment(actor, 1)
+    try:
+        policy = Policy(agent, agent.tasks[actor.task], 1, decoding, seed)
+        return record_video(policy, environment, seed, path, max_steps=steps)
+    finally:
+        environment.close()

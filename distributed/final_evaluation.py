@@ -1,0 +1,122 @@
+"""The evaluation at the end of a run: all tasks with one checkpoint, a few of them at the same time."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from pathlib import Path
+
+import ray
+
+from distributed.errors import ClowderError
+from distributed.evaluation import Round
+from distributed.fleet import root_cause
+from distributed.metrics import MetricsWriter
+from distributed.plan import RunPlan
+from distributed.processes import EvaluatorProcess, spawn
+from distributed.progress import Progress
+from distributed.result import Result, task_result
+from distributed.run_folder import RunFolder
+from distributed.stop_request import StopRequest
+
+log = logging.getLogger(__name__)
+
+
+def evaluate_in_processes(
+    plan: RunPlan,
+    progress: Progress,
+    checkpoint: Path | None,
+    run: RunFolder,
+    metrics: MetricsWriter,
+    stop: StopRequest,
+) -> Result:
+    """Evaluate ``checkpoint`` on every task, within ``evaluation.final_minutes`` and in ``num_evaluators`` processes.
+
+    Raises:
+        ClowderError: there is no checkpoint, or an evaluator failed.
+        KeyboardInterrupt: the run was asked to stop.
+    """
+    config = plan.config.evaluation
+    if checkpoint is None:
+        raise ClowderError("training ended before its first update, so there is nothing to evaluate; give it more time")
+    end = time.monotonic() + 60 * config.final_minutes
+    version = checkpoint_version(checkpoint)
+    cpus = plan.config.cluster.evaluator_cpus
+    waiting = longest_first(plan)
+    rounds: list[Round] = []
+    free = [spawn(EvaluatorProcess, plan, 0, cpus=cpus) for _ in range(min(config.num_evaluators, len(waiting)))]
+    busy: dict[ray.ObjectRef, tuple[str, object]] = {}
+    while waiting or busy:
+        while free and waiting:
+            name, evaluator = waiting.pop(0), free.pop()
+            video = video_path(run, plan, name) if config.videos else None
+            left = max(1.0, end - time.monotonic())
+            busy[evaluator.evaluate.remote(name, checkpoint, version, left, video)] = (name, evaluator)
+        ready, _ = ray.wait(list(busy), num_returns=1, timeout=0.5)
+        if stop.requested:
+            raise KeyboardInterrupt
+        for reference in ready:
+            name, evaluator = busy.pop(reference)
+            free.append(evaluator)
+            try:
+                rounds.append(ray.get(reference, timeout=5.0))
+            except ray.exceptions.RayError as error:
+                raise ClowderError(f"the evaluation of {name} failed: {root_cause(error)}") from error
+        # A process notices the deadline itself; one that does not is not waited for.
+        if time.monotonic() > end + 60.0:
+            raise ClowderError(f"the evaluation of {', '.join(n for n, _ in busy.values())} hangs; evaluate it by hand")
+    return make_result(plan, progress, version, rounds, metrics)
+
+
+def longest_first(plan: RunPlan) -> list[str]:
+    """Short names of the tasks, the longest episodes first, so that processes end at about the same time."""
+    longest = {name: task.max_episode_steps or math.inf for name, task in plan.tasks.items()}
+    return sorted(plan.tasks, key=lambda name: -longest[name])
+
+
+def video_path(run: RunFolder, plan: RunPlan, name: str) -> Path:
+    """Where the video of a task goes."""
+    return run.videos / f"{plan.tasks[name].name.replace('/', '-')}.mp4"
+
+
+def checkpoint_version(checkpoint: Path) -> int:
+    """Policy version of a checkpoint's weights."""
+    return int(json.loads((checkpoint / "state.json").read_text())["counters"]["version"])
+
+
+def make_result(plan: RunPlan, progress: Progress, version: int, rounds: list[Round], metrics: MetricsWriter) -> Result:
+    """The result of a run from one round of each task; rounds and videos go to TensorBoard too."""
+    names = {task.name: name for name, task in plan.tasks.items()}
+    tasks = {}
+    for each in rounds:
+        name = names[each.task]
+        found = plan.demonstrations.get(name)
+        tasks[each.task] = task_result(
+            each.returns,
+            plan.tasks[name],
+            None if found is None else found.random_return,
+            None if found is None else found.demonstrator_return,
+        )
+        if each.unfinished:
+            log.warning("%s: the deadline cut %d episodes of the evaluation", each.task, each.unfinished)
+        if each.video is not None:
+            metrics.video(f"video/{each.task}", Path(each.video), progress.learner_steps)
+    progress.of_evaluator(rounds)
+    metrics.scalars(
+        {f"final/{key}": value for key, value in progress.evaluation_scalars().items()},
+        learner_steps=progress.learner_steps,
+        environment_steps=progress.environment_steps,
+        wall_seconds=progress.wall_seconds,
+    )
+    return Result(
+        seed=plan.config.seed,
+        policy_version=version,
+        decoding=plan.config.evaluation.decoding.describe(),
+        tasks=tasks,
+        learner_steps=progress.learner_steps,
+        environment_steps=progress.environment_steps,
+        wall_seconds=progress.wall_seconds,
+        online_windows_learned=int(progress.learner.get("counters", {}).get("online_windows_learned", 0)),
+    )

@@ -1,0 +1,256 @@
+"""`Fleet`: the Ray processes of a run, each with its reports, its deaths and the right to be started again.
+
+A member is a Ray actor with three methods: ``build()`` does the slow imports, ``run(...)`` lasts as long as the process
+has work and carries its exception, ``report()`` answers at once. So a death, an exception and an orderly end all
+show as the end of ``run``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import ray
+
+from distributed.cluster_config import ClusterConfig
+from distributed.errors import ClowderError
+
+log = logging.getLogger(__name__)
+
+
+class FleetFailure(ClowderError):
+    """A process died more often than it may be started again."""
+
+
+class Starter(Protocol):
+    """Makes one member's Ray actor."""
+
+    def __call__(self) -> Any:
+        """A handle of a new actor; called again for each restart."""
+        ...
+
+
+@dataclasses.dataclass
+class Member:
+    """One place in the fleet; the process in it may change.
+
+    Attributes:
+        name: ``<role>/<what>``, for messages and metrics.
+        start: makes the Ray actor.
+        arguments: makes what its ``run`` is given, at each start.
+        kept: its process stays when ``run`` has returned, for further calls; else it ends then.
+        ask: arguments of ``report``, made at each question.
+        handle, running, asked: of the present process: the actor, its ``run``, and a report not yet answered.
+        report: last one; empty for a process that has not answered yet.
+        progressed_at: monotonic time at which its beat last changed.
+        deaths: monotonic times.
+        finished: its ``run`` returned by itself; the value is in ``result``.
+    """
+
+    name: str
+    start: Starter
+    arguments: Callable[[], tuple[Any, ...]]
+    kept: bool = False
+    ask: Callable[[], tuple[Any, ...]] = tuple
+    handle: Any = None
+    running: Any = None
+    asked: Any = None
+    asked_at: float = 0.0
+    report: dict[str, Any] = dataclasses.field(default_factory=dict)
+    progressed_at: float = 0.0
+    deaths: deque[float] = dataclasses.field(default_factory=deque)
+    start_again_at: float | None = None
+    finished: bool = False
+    result: Any = None
+
+    @property
+    def role(self) -> str:
+        """The name's part before the slash."""
+        return self.name.partition("/")[0]
+
+    @property
+    def alive(self) -> bool:
+        """Has a process that answered at least once."""
+        return self.running is not None and bool(self.report)
+
+
+class Fleet:
+    """Starts, asks, replaces and stops members."""
+
+    def __init__(self, config: ClusterConfig, on_report: Callable[[Member], None]) -> None:
+        self.config = config
+        self.members: list[Member] = []
+        self._on_report = on_report
+        self._stopping = False
+        self.restarts = 0
+
+    def add(self, member: Member) -> Member:
+        """Make a member's process and let it import and build; `run` it when what it connects to is up."""
+        self.members.append(member)
+        self._spawn(member)
+        return member
+
+    def _spawn(self, member: Member) -> None:
+        member.handle = member.start()
+        member.handle.build.remote()
+        member.report, member.asked, member.start_again_at = {}, None, None
+        member.progressed_at = time.monotonic()
+
+    def run(self, members: Iterable[Member]) -> None:
+        """Begin the work of members that were added."""
+        for member in members:
+            member.running = member.handle.run.remote(*member.arguments())
+
+    def poll(self, timeout: float) -> None:
+        """Wait at most ``timeout`` seconds for something to happen, and see to it.
+
+        Raises `FleetFailure` where a member died too often.
+        """
+        now = time.monotonic()
+        for member in self.members:
+            if member.start_again_at is not None and now >= member.start_again_at and not self._stopping:
+                self._spawn(member)
+                self.run([member])
+                self.restarts += 1
+            due = now - member.asked_at >= self.config.report_seconds
+            if member.running is not None and member.asked is None and due:
+                member.asked, member.asked_at = member.handle.report.remote(*member.ask()), now
+        waiting = {}
+        for member in self.members:
+            for reference in (member.running, member.asked):
+                if reference is not None:
+                    waiting[reference] = member
+        if not waiting:
+            time.sleep(min(timeout, 0.1))
+            return
+        ready, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0.0)
+        if not ready:
+            ready, _ = ray.wait(list(waiting), num_returns=1, timeout=timeout)
+        # Reports first: the last counts of a process that ended are not lost.
+        for reference in sorted(ready, key=lambda each: each == waiting[each].running):
+            member = waiting[reference]
+            if reference == member.running:
+                self._ended(member)
+            elif reference == member.asked:
+                self._answered(member)
+        for member in self.members:
+            self._check_progress(member)
+
+    def _answered(self, member: Member) -> None:
+        try:
+            report = ray.get(member.asked, timeout=1.0)
+        except Exception as error:  # the end of `run` tells why
+            log.debug("%s did not report: %s", member.name, error)
+            report = None
+        member.asked = None
+        if report is None:
+            return
+        if report.get("beat") != member.report.get("beat"):
+            member.progressed_at = time.monotonic()
+        member.report = report
+        self._on_report(member)
+
+    def _ended(self, member: Member) -> None:
+        try:
+            member.result = ray.get(member.running, timeout=5.0)
+        except Exception as error:
+            self._died(member, error)
+            return
+        member.running, member.finished = None, True
+        member.report = member.result
+        self._on_report(member)
+        if not member.kept:
+            self._kill(member)
+
+    def _check_progress(self, member: Member) -> None:
+        if member.running is None:
+            return
+        silent = time.monotonic() - member.progressed_at
+        if not member.report and silent > self.config.start_deadline_seconds:
+            ray.kill(member.handle)
+            self._died(
+                member,
+                TimeoutError(
+                    f"it did not start within cluster.start_deadline_seconds={self.config.start_deadline_seconds:g}; "
+                    f"has the cluster room for it? Free now: {_free()}"
+                ),
+            )
+        elif member.report and silent > self.config.stall_deadline_seconds:
+            ray.kill(member.handle)
+            self._died(member, TimeoutError(f"no progress for {silent:.0f} s in phase {member.report.get('phase')}"))
+
+    def _died(self, member: Member, error: Exception) -> None:
+        member.running = member.asked = None
+        if self._stopping:
+            member.finished = True
+            return
+        now = time.monotonic()
+        member.deaths.append(now)
+        while now - member.deaths[0] > 60 * self.config.restart_minutes:
+            member.deaths.popleft()
+        if len(member.deaths) > self.config.restarts:
+            raise FleetFailure(
+                f"{member.name} died {len(member.deaths)} times in {self.config.restart_minutes:g} minutes "
+                f"(cluster.restarts={self.config.restarts}); the last time: {root_cause(error)}"
+            ) from error
+        wait = min(30.0, 0.5 * 2 ** (len(member.deaths) - 1))
+        log.warning("%s died and starts again in %.1f s: %s", member.name, wait, root_cause(error))
+        self._kill(member)
+        member.start_again_at = now + wait
+
+    def restart(self, member: Member) -> None:
+        """Begin a member's work anew in a new process, whatever it was doing; its deaths are not counted up."""
+        self._kill(member)
+        member.running, member.finished = None, False
+        self._spawn(member)
+        self.run([member])
+
+    def stop(self, members: list[Member], deadline: float) -> list[Member]:
+        """Ask members to end and take their last reports; returns those that did not within ``deadline`` seconds.
+
+        Processes of members that are ``kept`` stay for further calls, see `dismiss`.
+        """
+        end = time.monotonic() + deadline
+        self._stopping = True
+        for member in members:
+            member.start_again_at = None
+            if member.running is not None:
+                member.handle.stop.remote()
+        while any(member.running is not None for member in members) and time.monotonic() < end:
+            self.poll(min(0.2, max(0.0, end - time.monotonic())))
+        self._stopping = False
+        return [member for member in members if member.running is not None]
+
+    def dismiss(self, members: list[Member]) -> None:
+        """Kill what is left of members and forget them."""
+        for member in members:
+            self._kill(member)
+            self.members.remove(member)
+
+    def _kill(self, member: Member) -> None:
+        member.asked = None
+        if member.handle is not None:
+            ray.kill(member.handle)
+            member.handle = None
+
+    def of(self, role: str) -> list[Member]:
+        """Members of one role."""
+        return [member for member in self.members if member.role == role]
+
+
+def root_cause(error: BaseException) -> str:
+    """The message of what was raised inside a Ray process, without Ray's own wrapping, on one line."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, BaseException):
+        error = cause
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    text = lines[-1] if "Traceback" in str(error) and lines else " ".join(lines[:3])
+    return text if text.startswith(type(error).__name__) else f"{type(error).__name__}: {text}"
+
+
+def _free() -> dict[str, float]:
+    return {key: value for key, value in ray.available_resources().items() if key in ("CPU", "GPU")}

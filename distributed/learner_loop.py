@@ -1,0 +1,136 @@
+"""`LearnerLoop`: the learner with its clocks: publish, checkpoint, report. Runs in a Ray process or in serial mode."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agent.agent import Agent
+from distributed.components import make_sources, open_streams
+from distributed.plan import RunPlan
+from distributed.weight_exchange import WeightLink
+from learner.checkpoint import latest_checkpoint, restore_checkpoint, save_checkpoint
+from learner.learner import Learner
+from replay.table_info import ReplayMonitor
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class LearnerParts:
+    """What a learner is made of before it knows where replay is."""
+
+    plan: RunPlan
+    checkpoints: Path
+    agent: Agent
+
+
+def make_learner_parts(plan: RunPlan, checkpoints: Path) -> LearnerParts:
+    """The model, with fresh weights."""
+    import torch
+
+    torch.manual_seed(plan.config.seed)
+    return LearnerParts(plan, checkpoints, Agent(plan.config.agent, plan.specs))
+
+
+class LearnerLoop:
+    """One `step` is one update and whatever is due beside it.
+
+    Args:
+        parts: see `make_learner_parts`; the newest checkpoint in their folder is restored, if there is one.
+        address: of the replay server.
+        link: to the parameter store.
+        extra: gives what goes into a checkpoint beside the learner's own state (counters, clock, cursors).
+    """
+
+    def __init__(
+        self, parts: LearnerParts, address: str, link: WeightLink, extra: Callable[[], dict[str, Any]]
+    ) -> None:
+        config = parts.plan.config
+        self._config, self._folder, self._link, self._extra = config, parts.checkpoints, link, extra
+        self._monitor = ReplayMonitor(address, config.replay.poll_seconds, config.replay.loader)
+        self._streams = open_streams(parts.plan, address, self._monitor)
+        self.learner = Learner(parts.agent, make_sources(parts.plan, self._streams), config.learner, config.seed)
+        found = latest_checkpoint(parts.checkpoints)
+        if found is not None:
+            restore_checkpoint(found, self.learner)
+            log.info("restored %s", found)
+        # Continue above every version that anybody has seen: the checkpoint's, and what was published after it.
+        self.learner.version = max(self.learner.version, link.version())
+        self._lock = threading.Lock()
+        self._points: list[tuple[int, dict[str, float]]] = []
+        self._newest: dict[str, Any] = {}
+        self._first_update_at: float | None = None
+        self._pointed_at = self._saved_at = time.monotonic()
+        self._pointed_step = self.learner.step_count
+        self._publish()
+        self._point()
+
+    @property
+    def done(self) -> bool:
+        """Training has reached its end."""
+        return self.learner.finished or self.learner.step_count >= self._config.last_step
+
+    def step(self) -> None:
+        """One update. Raises what `Learner.step` raises, such as NoData with the name of the table that is empty."""
+        self.learner.step()
+        now = time.monotonic()
+        if self._first_update_at is None:
+            self._first_update_at = time.time()
+        if now - self._published_at >= self._config.cluster.publish_seconds:
+            self._publish()
+        if now - self._pointed_at >= self._config.cluster.report_seconds:
+            self._point()
+        if now - self._saved_at >= self._config.checkpoint.every_seconds:
+            self.save()
+
+    def _publish(self) -> None:
+        """Send the weights under the next version, unless the publication before is still in flight."""
+        if self._link.ready():
+            self._link.publish(*self.learner.next_version())
+            self._published_at = time.monotonic()
+
+    def _point(self) -> None:
+        """Take the metrics of the updates since the last point. Only here, in the learner's thread."""
+        metrics, step = self.learner.metrics(), self.learner.step_count
+        newest = {
+            "learner_steps": step,
+            "version": self.learner.version,
+            "first_update_at": self._first_update_at,
+            "counters": self.learner.counters(),
+        }
+        with self._lock:
+            if step > self._pointed_step:
+                self._points.append((step - self._pointed_step, metrics))
+            self._newest, self._pointed_step = newest, step
+        self._pointed_at = time.monotonic()
+
+    def report(self) -> dict[str, Any]:
+        """Newest step, version and counters, and metrics since the last report: pairs (updates, means over them)."""
+        with self._lock:
+            points, self._points = self._points, []
+            return self._newest | {"points": points}
+
+    def save(self) -> Path:
+        """Write a checkpoint of this step, and drop the oldest beyond ``checkpoint.keep``."""
+        path = save_checkpoint(self._folder, self.learner, self._extra(), keep=self._config.checkpoint.keep)
+        self._saved_at = time.monotonic()
+        return path
+
+    def interrupt(self) -> None:
+        """End a wait for data in `step`, from another thread."""
+        self.learner.close()
+
+    def close(self) -> None:
+        """Publish the last weights and let go of replay."""
+        self._publish()
+        self._point()
+        self.learner.close()
+        self._monitor.close()
+        for stream in self._streams.values():
+            stream.close()

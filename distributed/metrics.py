@@ -1,0 +1,144 @@
+"""`MetricsWriter`: the only writer of TensorBoard events, and of ``metrics.jsonl`` beside them.
+
+Every scalar is written against the learner's step; returns are also written against environment steps, under
+``return_by_environment_steps/``. ``docs/metrics.md`` documents each name.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import sys
+import types
+from collections.abc import Mapping
+from pathlib import Path
+
+BY_ENVIRONMENT_STEPS = "_by_environment_steps"
+"""Suffix of the first part of a name whose scalar is against environment steps."""
+VIDEO_FRAMES, VIDEO_HEIGHT = 120, 160
+"""A video in TensorBoard is an animation of at most so many pictures of this height; the MP4 beside it is whole."""
+
+
+class MetricsWriter:
+    """Appends; one instance a run."""
+
+    def __init__(self, events: Path, rows: Path, resumed_from: int | None = None) -> None:
+        """Open a folder of TensorBoard events and the file of rows, one JSON object a line.
+
+        ``resumed_from`` is the learner step that a resumed run starts at: what an interrupted run wrote beyond it is
+        hidden in TensorBoard and dropped from the rows, since those steps come again.
+        """
+        # torch's SummaryWriter imports TensorFlow where it is installed, unless this module exists: 10 s and 400 MB.
+        sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
+        from torch.utils.tensorboard import SummaryWriter
+
+        events.mkdir(parents=True, exist_ok=True)
+        if resumed_from is not None and rows.exists():
+            kept = [row for row in read_rows(rows) if row["learner_steps"] <= resumed_from]
+            rows.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        purge = None if resumed_from is None else resumed_from + 1
+        self._events = SummaryWriter(str(events), purge_step=purge, flush_secs=10)
+        self._rows = rows.open("a", encoding="utf-8")
+
+    def scalars(
+        self, values: Mapping[str, float], *, learner_steps: int, environment_steps: int, wall_seconds: float
+    ) -> None:
+        """Write one point of every value; what is not finite is left out."""
+        finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
+        for name, value in finite.items():
+            self._events.add_scalar(name, value, learner_steps)
+            group, _, rest = name.partition("/")
+            if group in ("return", "normalised"):
+                self._events.add_scalar(f"{group}{BY_ENVIRONMENT_STEPS}/{rest}", value, environment_steps)
+        row = {
+            "learner_steps": learner_steps,
+            "environment_steps": environment_steps,
+            "wall_seconds": round(wall_seconds, 3),
+            "values": finite,
+        }
+        self._rows.write(json.dumps(row) + "\n")
+        self._rows.flush()
+
+    def text(self, name: str, text: str, learner_steps: int) -> None:
+        """Write a preformatted text, such as the config."""
+        self._events.add_text(name, "\n".join("    " + line for line in text.splitlines()), learner_steps)
+
+    def video(self, name: str, path: Path, learner_steps: int) -> None:
+        """Show an MP4 as an animation. Raises OSError or ValueError where the file cannot be read."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        data, height, width = animation(path)
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
+        summary = Summary(value=[Summary.Value(tag=name, image=image)])
+        self._events._get_file_writer().add_summary(summary, learner_steps)
+
+    def close(self) -> None:
+        """Flush and close both files."""
+        self._events.close()
+        self._rows.close()
+
+
+def read_rows(path: Path) -> list[dict]:
+    """Rows of ``metrics.jsonl``; a torn last line, from a run that was killed, is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def animation(path: Path) -> tuple[bytes, int, int]:
+    """An MP4 as an animated GIF of about the same duration: (bytes, height, width).
+
+    Written here with Pillow: TensorBoard's own ``add_video`` goes through moviepy, which takes ten times as long.
+    """
+    import imageio_ffmpeg
+    import numpy as np
+    from PIL import Image
+
+    reader = imageio_ffmpeg.read_frames(str(path))
+    information = next(reader)
+    width, height = information["size"]
+    frames = list(reader)
+    if not frames:
+        raise ValueError(f"{path}: the video has no pictures")
+    stride = math.ceil(len(frames) / VIDEO_FRAMES)
+    factor = min(1.0, VIDEO_HEIGHT / height)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    pictures = [
+        Image.fromarray(np.frombuffer(frame, np.uint8).reshape(height, width, 3)).resize(size)
+        for frame in frames[::stride]
+    ]
+    milliseconds = max(20, round(1000 * stride / float(information["fps"])))
+    buffer = io.BytesIO()
+    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+    return buffer.getvalue(), size[1], size[0]
+
+
+def bottleneck(values: Mapping[str, float]) -> str:
+    """Who is waited for, in one clause for the console, from the scalars of one point.
+
+    The learner is the bottleneck while it hardly waits for data; else replay's producers are, and among the
+    environment actors whatever part of their loop takes longest is named.
+    """
+    step = values.get("learner/step_ms", math.nan)
+    wait = values.get("learner/data_wait_ms", math.nan)
+    if not step > 0:
+        return "starting: no update yet"
+    share = wait / step if wait >= 0 else 0.0
+    blocked = _mean(values, "actor/blocked_share/")
+    if share <= 0.1:
+        clause = f"learner compute ({100 * (1 - share):.0f}% of a step)"
+        return clause + (f"; actors are held back {100 * blocked:.0f}% of their time" if blocked > 0.1 else "")
+    parts = {part: _mean(values, f"actor/{part}_share/") for part in ("environment", "policy", "writer")}
+    part, fraction = max(parts.items(), key=lambda item: item[1])
+    actors = f"; environment actors spend {100 * fraction:.0f}% in the {part}" if fraction > 0 else ""
+    return f"data (the learner waits {100 * share:.0f}% of a step){actors}"
+
+
+def _mean(values: Mapping[str, float], prefix: str) -> float:
+    found = [value for name, value in values.items() if name.startswith(prefix) and math.isfinite(value)]
+    return sum(found) / len(found) if found else 0.0

@@ -1,0 +1,197 @@
+"""`Progress`: turns the reports of all processes into counters, the run's clock, and scalars (`docs/metrics.md`)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from typing import Any
+
+from distributed.counters import COUNTED, Counters
+from distributed.evaluation import Round
+from distributed.plan import RunPlan
+
+_LEARNER_GROUPS = {"share_asked/": "share_asked/", "share_actual/": "share/", "lag_": "lag/"}
+"""Names of the learner's metrics that are groups of their own; the others are in ``learner/``."""
+RECENT_EPISODES = 20
+"""Returns on the console and in the learning curves are means over so many newest episodes of a task."""
+PARTS = ("environment", "policy", "writer", "blocked")
+
+
+class Progress:
+    """State of one run, as the coordinator knows it; what must survive goes into checkpoints by `state`."""
+
+    def __init__(self, plan: RunPlan, saved: Mapping[str, Any] | None = None) -> None:
+        saved = saved or {}
+        self.plan = plan
+        self.counters = Counters.restore(saved["counters"]) if "counters" in saved else Counters()
+        self.replayers: dict[str, Any] = dict(saved.get("replayers", {}))
+        self._seconds_before = float(saved.get("wall_seconds", 0.0))
+        self._started = time.monotonic()
+        self.learner: dict[str, Any] = {}
+        self._learner_sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self._names = {task.name: name for name, task in plan.tasks.items()}
+        self._actors: dict[str, dict[str, Any]] = {}
+        self._seconds: dict[str, dict[str, float]] = {}
+        self._episodes: dict[str, list[Any]] = defaultdict(list)
+        self._recent: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT_EPISODES))
+        self._at = time.monotonic()
+        self._before: dict[str, dict[str, int]] = {}
+        self._steps_before: int | None = None
+        self._evaluations: dict[str, float] = {}
+
+    @property
+    def wall_seconds(self) -> float:
+        """Of training, over all resumes."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    @property
+    def learner_steps(self) -> int:
+        """Of the newest report; 0 before the first."""
+        return int(self.learner.get("learner_steps", 0))
+
+    @property
+    def environment_steps(self) -> int:
+        """Of all actors, over all resumes."""
+        return self.counters.totals()["environment_steps"]
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able; the checkpoint's part that is not the learner's."""
+        return {
+            "counters": self.counters.state(),
+            "replayers": self.replayers,
+            "wall_seconds": self.wall_seconds,
+            "environment_steps": self.environment_steps,
+        }
+
+    def of_learner(self, report: Mapping[str, Any]) -> None:
+        """Take a report of the learner."""
+        if "learner_steps" not in report:
+            return
+        for updates, metrics in report["points"]:
+            for name, value in metrics.items():
+                total = self._learner_sums[scalar_name(name)]
+                total[0] += value * updates
+                total[1] += updates
+        self.learner = dict(report)
+
+    def of_actor(self, task: str, report: Mapping[str, Any]) -> None:
+        """Take a report of an environment actor of ``task``."""
+        if "environment_steps" not in report:
+            return
+        actor, incarnation = report["actor_id"], report["incarnation"]
+        self.counters.update(actor, incarnation, {name: report[name] for name in COUNTED})
+        self._actors[actor] = {"task": task, **report}
+        for episode in report["finished"]:
+            self._episodes[task].append(episode)
+            self._recent[task].append(episode.episode_return)
+
+    def of_replayer(self, replayer: str, report: Mapping[str, Any]) -> None:
+        """Take a report of a demonstration replayer; its cursor is kept for a restart and a resume."""
+        if report.get("cursor") is not None:
+            self.replayers[replayer] = report["cursor"]
+
+    def of_evaluator(self, rounds: list[Round]) -> None:
+        """Take rounds of monitoring evaluation."""
+        for each in rounds:
+            if each.returns:
+                mean = sum(each.returns) / len(each.returns)
+                normalised, demonstrator = self._scores(each.task, mean)
+                self._evaluations[f"evaluation/return/{each.task}"] = mean
+                self._evaluations[f"evaluation/normalised/{each.task}"] = normalised
+                self._evaluations[f"evaluation/demonstrator_normalised/{each.task}"] = demonstrator
+                self._evaluations[f"evaluation/version/{each.task}"] = float(each.version)
+
+    def recent_return(self, task: str) -> float:
+        """Mean return of the newest episodes of a task; NaN before the first."""
+        recent = self._recent[task]
+        return sum(recent) / len(recent) if recent else math.nan
+
+    def scalars(self) -> dict[str, float]:
+        """One point of every scalar: rates and means since the point before."""
+        now = time.monotonic()
+        elapsed, self._at = max(1e-6, now - self._at), now
+        values = self._learner_scalars(elapsed)
+        totals = self.counters.by_task()
+        values |= {f"counts/{name}": float(value) for name, value in self.counters.totals().items()}
+        for task, counts in totals.items():
+            before = self._before.get(task, counts)
+            for name in ("environment_steps", "frames", "episodes", "windows"):
+                values[f"actor/{name}_per_s/{task}"] = (counts[name] - before[name]) / elapsed
+            values |= self._actor_scalars(task) | self._return_scalars(task)
+        self._before = totals
+        return values | self.evaluation_scalars()
+
+    def evaluation_scalars(self) -> dict[str, float]:
+        """Of the rounds of evaluation since the last call."""
+        values, self._evaluations = self._evaluations, {}
+        return values
+
+    def _learner_scalars(self, elapsed: float) -> dict[str, float]:
+        values = {}
+        for name, (total, count) in self._learner_sums.items():
+            values[name] = total / count
+        self._learner_sums.clear()
+        if self.learner:
+            before = self.learner_steps if self._steps_before is None else self._steps_before
+            values["learner/steps_per_s"] = (self.learner_steps - before) / elapsed
+            values["learner/version"] = float(self.learner["version"])
+            counters = self.learner["counters"]
+            values |= {f"counts/{name}": float(counters[name]) for name in ("online_windows_learned", "tokens_seen")}
+            values |= {f"counts/windows_learned/{key}": float(n) for key, n in counters["windows_learned"].items()}
+            self._steps_before = self.learner_steps
+        return values
+
+    def _actor_scalars(self, task: str) -> dict[str, float]:
+        """Shares of their loop and age of weights, means over the actors of a task."""
+        reports = [report for report in self._actors.values() if report["task"] == task]
+        sums = dict.fromkeys(PARTS, 0.0)
+        for report in reports:
+            key = f"{report['actor_id']}.{report['incarnation']}"
+            before = self._seconds.get(key, {})
+            for part in PARTS:
+                sums[part] += report["seconds"][part] - before.get(part, 0.0)
+            self._seconds[key] = report["seconds"]
+        whole = sums["environment"] + sums["policy"] + sums["writer"]
+        values = {f"actor/{part}_share/{task}": sums[part] / whole for part in PARTS} if whole > 0 else {}
+        ages = [report["policy_age"] for report in reports if math.isfinite(report["policy_age"])]
+        if ages:
+            values[f"actor/weights_age_s/{task}"] = sum(ages) / len(ages)
+            behind = [self.learner["version"] - report["policy_version"] for report in reports if self.learner]
+            values[f"actor/versions_behind/{task}"] = sum(behind) / len(behind) if behind else math.nan
+        return values
+
+    def _return_scalars(self, task: str) -> dict[str, float]:
+        """Of the episodes that finished since the point before, if any did."""
+        episodes, self._episodes[task] = self._episodes[task], []
+        if not episodes:
+            return {}
+        mean = sum(each.episode_return for each in episodes) / len(episodes)
+        normalised, demonstrator = self._scores(task, mean)
+        values = {
+            f"return/{task}": mean,
+            f"normalised/{task}": normalised,
+            f"demonstrator_normalised/{task}": demonstrator,
+            f"episode_length/{task}": sum(each.length for each in episodes) / len(episodes),
+            f"good_episodes/{task}": sum(each.good for each in episodes) / len(episodes),
+        }
+        told = [each.success for each in episodes if each.success is not None]
+        return values | ({f"success/{task}": sum(told) / len(told)} if told else {})
+
+    def _scores(self, task: str, mean: float) -> tuple[float, float]:
+        name = self._names[task]
+        spec, found = self.plan.tasks[name], self.plan.demonstrations.get(name)
+        if found is None:
+            return spec.normalised(mean), math.nan
+        low = spec.random_return if math.isnan(found.random_return) else found.random_return
+        span = found.demonstrator_return - low
+        return spec.normalised(mean), (mean - low) / span if span else math.nan
+
+
+def scalar_name(metric: str) -> str:
+    """Name of a scalar from the learner's name of its metric."""
+    for prefix, group in _LEARNER_GROUPS.items():
+        if metric.startswith(prefix):
+            return group + metric.removeprefix(prefix)
+    return f"learner/{metric}"

@@ -1,0 +1,151 @@
+"""`Result`: what one set of weights reached on each task; the form of ``result.json`` and of ``evaluate --json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actors.evaluator import ci95
+from agent.task import TaskSpec
+from distributed.errors import ClowderError
+from distributed.run_folder import write_whole
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SCHEMA = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskResult:
+    """One task.
+
+    Attributes:
+        episodes: finished episodes n.
+        mean_return: of raw, undiscounted returns.
+        ci95_mean_return: 95% bootstrap interval of it over episodes (low, high).
+        normalised: by the fixed random and reference returns of the task; NaN where they are unknown.
+        demonstrator_normalised: 0 is random play and 1 the mean demonstration of this run; NaN where unknown.
+    """
+
+    episodes: int
+    mean_return: float
+    ci95_mean_return: tuple[float, float]
+    normalised: float
+    demonstrator_normalised: float
+
+
+def task_result(
+    returns: Sequence[float], task: TaskSpec, random_return: float | None, demonstrator_return: float | None
+) -> TaskResult:
+    """Score raw returns [n]; ``random_return`` and ``demonstrator_return`` are None or NaN where unknown.
+
+    Where the run measured no random return, the fixed one of the task stands in for it.
+    """
+    mean = sum(returns) / len(returns) if len(returns) else math.nan
+    low = task.random_return if random_return is None or math.isnan(random_return) else random_return
+    span = (math.nan if demonstrator_return is None else demonstrator_return) - low
+    return TaskResult(
+        episodes=len(returns),
+        mean_return=mean,
+        ci95_mean_return=ci95(returns),
+        normalised=task.normalised(mean),
+        demonstrator_normalised=(mean - low) / span if span else math.nan,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """An evaluation of one set of weights on all tasks.
+
+    Attributes:
+        seed: of the training run.
+        policy_version: version of the weights.
+        decoding: how actions were chosen, in words.
+        tasks: by task name.
+        learner_steps, environment_steps, wall_seconds, online_windows_learned: what training had taken by then.
+    """
+
+    seed: int
+    policy_version: int
+    decoding: str
+    tasks: dict[str, TaskResult]
+    learner_steps: int
+    environment_steps: int
+    wall_seconds: float
+    online_windows_learned: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain-data form; NaN becomes ``None``."""
+        data = {"schema": SCHEMA} | dataclasses.asdict(self)
+        return _without_nan(data)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Result:
+        """Inverse of `to_json`; another schema raises ValueError."""
+        data = dict(data)
+        if data.pop("schema", None) != SCHEMA:
+            raise ValueError(f"the result is not of schema {SCHEMA}")
+        tasks = {
+            name: TaskResult(
+                **{key: _number(value) for key, value in task.items() if key != "ci95_mean_return"},
+                ci95_mean_return=(_number(task["ci95_mean_return"][0]), _number(task["ci95_mean_return"][1])),
+            )
+            for name, task in data.pop("tasks").items()
+        }
+        return cls(**data, tasks=tasks)
+
+    def write(self, path: Path) -> None:
+        """Write the JSON; a reader never sees a part of it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Result:
+        """Inverse of `write`; ClowderError where there is no such result."""
+        try:
+            return cls.from_json(json.loads(path.read_text()))
+        except FileNotFoundError:
+            raise ClowderError(f"there is no {path}: the run has not finished; see clowder status") from None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ClowderError(f"{path} is not a result of Clowder: {error}") from error
+
+
+def result_table(result: Result) -> Table:
+    """One row a task, for the console."""
+    from rich.table import Table
+
+    table = Table(
+        title=f"One set of weights (version {result.policy_version}, {result.learner_steps:,} learner steps)",
+        caption=f"decoding: {result.decoding}\n"
+        "demonstrator normalised: 0 is random play, 1 the mean demonstration; normalised: by the task's fixed returns",
+    )
+    table.add_column("task")
+    for column in ("episodes", "mean return", "95% interval", "demonstrator\nnormalised", "normalised"):
+        table.add_column(column, justify="right")
+    for name, task in sorted(result.tasks.items()):
+        low, high = task.ci95_mean_return
+        interval = f"{_shown(low, '.4g')} to {_shown(high, '.4g')}"
+        scores = (_shown(task.demonstrator_normalised, ".2f"), _shown(task.normalised, ".2f"))
+        table.add_row(name, str(task.episodes), _shown(task.mean_return, ".4g"), interval, *scores)
+    return table
+
+
+def _shown(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else format(value, form)
+
+
+def _number(value: float | None) -> Any:
+    return math.nan if value is None else value
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,277 @@
+"""`RunFolder`: what a run leaves on disk, and how a running coordinator is found, watched and stopped.
+
+runs/<name>/
+    config.yaml           the resolved configuration
+    run.json              versions, git commit, command line, seed, start; one entry more for each resume
+    coordinator.json      process of the coordinator; locked while it lives
+    status.json           phase and newest metrics
+    checkpoints/  replay/  tensorboard/  videos/
+    result.json  learning_curves.png  train.log
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import fcntl
+import json
+import os
+import platform
+import re
+import signal
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from distributed.errors import RunFolderError, nearest
+
+PHASES = ("created", "starting", "training", "evaluating", "finished", "interrupted", "failed")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run. Make it by `create` or `open`."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration, YAML."""
+        return self.path / "config.yaml"
+
+    @property
+    def info(self) -> Path:
+        """Versions, commit, command lines."""
+        return self.path / "run.json"
+
+    @property
+    def coordinator(self) -> Path:
+        """Process of the coordinator."""
+        return self.path / "coordinator.json"
+
+    @property
+    def status(self) -> Path:
+        """Phase and newest metrics."""
+        return self.path / "status.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints of the learner."""
+        return self.path / "checkpoints"
+
+    @property
+    def replay(self) -> Path:
+        """Checkpoints of the replay server."""
+        return self.path / "replay"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def metrics(self) -> Path:
+        """Rows of scalars, one JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def videos(self) -> Path:
+        """A video per task."""
+        return self.path / "videos"
+
+    @property
+    def result(self) -> Path:
+        """Result of the final evaluation."""
+        return self.path / "result.json"
+
+    @property
+    def curves(self) -> Path:
+        """Learning curves."""
+        return self.path / "learning_curves.png"
+
+    @property
+    def log(self) -> Path:
+        """Log of the coordinator and what workers told it."""
+        return self.path / "train.log"
+
+    @classmethod
+    def create(cls, path: Path, config: dict[str, Any], command_line: Sequence[str]) -> RunFolder:
+        """Make the folder and describe the run in it; RunFolderError where it exists."""
+        import yaml
+
+        try:
+            path.mkdir(parents=True, exist_ok=False)
+        except FileExistsError:
+            raise RunFolderError(
+                f"the run folder {path} exists; go on with it (clowder train --resume {path}) or choose another --name"
+            ) from None
+        except OSError as error:
+            raise RunFolderError(f"cannot make the run folder {path}: {error.strerror}") from error
+        run = cls(path.resolve())
+        for folder in (run.checkpoints, run.replay, run.tensorboard, run.videos):
+            folder.mkdir()
+        write_whole(run.config, yaml.safe_dump(config, sort_keys=False))
+        described = {"schema": 1, "name": run.name, "seed": config.get("seed"), "starts": [_start(command_line, [])]}
+        write_whole(run.info, json.dumps(described, indent=2))
+        run.write_status("created", {})
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path, folder: str | Path = "runs") -> RunFolder:
+        """An existing run, by its path or by its name in ``folder``; RunFolderError where it is none."""
+        for candidate in (Path(path), Path(folder) / path):
+            if (candidate / "config.yaml").is_file():
+                return cls(candidate.resolve())
+        if Path(path).is_dir():
+            raise RunFolderError(f"{path} is not a run folder: it has no config.yaml")
+        known = [each.parent.name for each in Path(folder).glob("*/config.yaml")]
+        raise RunFolderError(f"there is no run {path}; {nearest(str(path), known, f'runs in {folder}')}")
+
+    def read_config(self) -> dict[str, Any]:
+        """The resolved configuration as plain data; RunFolderError where it is not YAML."""
+        import yaml
+
+        try:
+            data = yaml.safe_load(self.config.read_text())
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise RunFolderError(f"{self.config} cannot be read: {' '.join(str(error).split())}") from error
+        if not isinstance(data, dict):
+            raise RunFolderError(f"{self.config} is empty or not a mapping")
+        return data
+
+    def write_resumed(self, config: dict[str, Any], command_line: Sequence[str], changed: Sequence[str]) -> None:
+        """Record a resume: the configuration now in force and one more entry in run.json."""
+        import yaml
+
+        info = read_json(self.info) or {"schema": 1, "name": self.name, "seed": config.get("seed"), "starts": []}
+        info["starts"].append(_start(command_line, changed))
+        write_whole(self.info, json.dumps(info, indent=2))
+        write_whole(self.config, yaml.safe_dump(config, sort_keys=False))
+
+    def write_status(self, phase: str, metrics: dict[str, float]) -> None:
+        """Replace status.json. ``phase`` is one of `PHASES`; metrics as the console takes them."""
+        if phase not in PHASES:
+            raise ValueError(f"phase must be one of {', '.join(PHASES)}, not {phase!r}")
+        finite = {key: value for key, value in metrics.items() if value == value and abs(value) != float("inf")}
+        write_whole(self.status, json.dumps({"phase": phase, "updated_at": time.time(), "metrics": finite}))
+
+    def read_status(self) -> dict[str, Any]:
+        """Newest phase and metrics; what is still said to go on in a dead process reads ``died``."""
+        status = read_json(self.status) or {"phase": "created", "updated_at": 0.0, "metrics": {}}
+        if status["phase"] in ("created", "starting", "training", "evaluating") and self.process() is None:
+            status["phase"] = "died" if status["phase"] != "created" else "not started"
+        return status
+
+    @contextlib.contextmanager
+    def claim(self) -> Iterator[None]:
+        """Be this run's only coordinator; RunFolderError where another one has it."""
+        with open(self.coordinator, "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunFolderError(
+                    f"{self.name} is in use by process {(read_json(self.coordinator) or {}).get('pid', '?')}; "
+                    f"stop it first: clowder stop {self.path}"
+                ) from None
+            file.truncate(0)
+            me = psutil.Process()
+            json.dump({"pid": me.pid, "started": me.create_time(), "host": socket.gethostname()}, file)
+            file.flush()
+            try:
+                yield
+            finally:
+                file.truncate(0)
+
+    def process(self) -> psutil.Process | None:
+        """The coordinator, where it lives on this machine; a reused process id is not taken for it."""
+        said = read_json(self.coordinator)
+        if not said or said.get("host") != socket.gethostname():
+            return None
+        try:
+            process = psutil.Process(int(said["pid"]))
+            # Start times come from the kernel's clock ticks: equal to within rounding for the same process.
+            if abs(process.create_time() - float(said["started"])) > 1.0 or process.status() == psutil.STATUS_ZOMBIE:
+                return None
+            return process
+        except (psutil.Error, KeyError, ValueError):
+            return None
+
+    def stop(self, deadline: float) -> bool:
+        """Ask the coordinator to end, as Ctrl-C does; False where it still lives after ``deadline`` seconds."""
+        process = self.process()
+        if process is None:
+            said = read_json(self.coordinator) or {}
+            elsewhere = said.get("host") not in (None, socket.gethostname())
+            raise RunFolderError(
+                f"{self.name} runs on {said['host']}; call clowder stop there"
+                if elsewhere
+                else f"{self.name} is not running"
+            )
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(deadline)
+        except psutil.TimeoutExpired:
+            return False
+        except psutil.NoSuchProcess:
+            pass
+        return True
+
+
+def default_name(experiment: str | None, folder: str | Path) -> str:
+    """``<experiment>-<date>-<time>``, with a number where two runs start in one second."""
+    stem = f"{experiment or 'run'}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    names = [stem, *(f"{stem}-{number}" for number in range(2, 100))]
+    return next(name for name in names if not (Path(folder) / name).exists())
+
+
+def check_name(name: str) -> str:
+    """The name, if it can be a folder's."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*", name):
+        raise RunFolderError(f"a run's name is made of letters, digits and _ . = + -, not {name!r}")
+    return name
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new, never a part."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with open(partial, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object, or None where there is no whole one."""
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _start(command_line: Sequence[str], changed: Sequence[str]) -> dict[str, Any]:
+    """One entry of ``starts`` in run.json."""
+    from distributed.versions import git_commit, package_versions
+
+    return {
+        "started_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command_line": list(command_line),
+        "changed": list(changed),
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "git_commit": git_commit(),
+        "versions": package_versions(),
+    }

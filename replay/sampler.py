@@ -1,0 +1,119 @@
+"""`WindowSampler`: a thread that keeps decoded windows of one table ready."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from agent.task import TaskSpec
+from replay import reverb_client
+from replay.config import ReplayConfig
+from replay.table_info import ReplayMonitor, TableInfo
+from replay.tables import column_names, table_for
+from replay.window import OBSERVATION_PREFIX, Window, WindowMetadata
+
+
+class SamplerError(RuntimeError):
+    """The sampler's thread ended: the table does not exist, or holds what does not fit the task."""
+
+
+class WindowSampler:
+    """Draws windows uniformly from the table of a task and source, for ever.
+
+    Reverb's own sampler has no deadline and cannot be closed, so it lives in a daemon thread and is opened only once
+    the table holds something; `get` waits for that thread with a deadline. It survives a server that dies and comes
+    back at the same address.
+
+    Attributes:
+        table: name of the table.
+        windows: windows handed out.
+    """
+
+    def __init__(
+        self, address: str, task: TaskSpec, source: str, config: ReplayConfig, monitor: ReplayMonitor | None = None
+    ) -> None:
+        """Start the thread; nothing waits here.
+
+        Args:
+            address: ``host:port`` of the replay server.
+            task: of the table.
+            source: of the table, see `replay.tables.SOURCES`.
+            config: of replay.
+            monitor: shared by all samplers of this process; None for one of its own.
+        """
+        self.table = table_for(task.name, source)
+        self.windows = 0
+        self._address = address
+        self._config = config
+        self._columns = column_names(task)
+        self._task = task
+        self._owns_monitor = monitor is None
+        self._monitor = monitor or ReplayMonitor(address, config.poll_seconds, config.loader)
+        self._queue: queue.Queue[Window] = queue.Queue(config.sampler_queue)
+        self._stop = threading.Event()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name=f"sampler-{self.table}", daemon=True)
+        self._thread.start()
+
+    def get(self, timeout: float) -> Window | None:
+        """The next window; None after ``timeout`` seconds. SamplerError where none will ever come."""
+        try:
+            window = self._queue.get(timeout=timeout) if timeout > 0 else self._queue.get_nowait()
+        except queue.Empty:
+            if self._error is not None:
+                raise SamplerError(f"{self.table} at {self._address}: {self._error}") from self._error
+            return None
+        self.windows += 1
+        return window
+
+    def available(self) -> bool:
+        """Whether a window is ready, or the table held some when last looked at."""
+        return not self._queue.empty() or self.info().size > 0
+
+    def info(self) -> TableInfo:
+        """The table as last looked at, at most ``config.poll_seconds`` ago while the server answers."""
+        return self._monitor.info().get(self.table, TableInfo(self.table))
+
+    def close(self) -> None:
+        """Stop; a thread that is inside Reverb stays there, without harm, until the process ends."""
+        self._stop.set()
+        if self._owns_monitor:
+            self._monitor.close()
+
+    def _run(self) -> None:
+        try:
+            while not self._monitor.wait_for(self.table, 1, self._config.poll_seconds):
+                if self._stop.is_set():
+                    return
+                known = self._monitor.info()
+                if known and self.table not in known:
+                    raise LookupError(f"the server has no such table; it has {', '.join(sorted(known))}")
+            client = reverb_client.new_client(self._address, self._config.loader)
+            sampler = client.NewSampler(self.table, -1, self._config.sampler_buffer)
+            while not self._stop.is_set():
+                self._put(self._decode(sampler.GetNextTrajectory()))
+        except Exception as error:
+            self._error = error
+
+    def _put(self, window: Window) -> None:
+        while not self._stop.is_set():
+            try:
+                return self._queue.put(window, timeout=0.5)
+            except queue.Full:
+                time.sleep(0)
+
+    def _decode(self, item: list[Any]) -> Window:
+        """Reverb's flat item, five numbers about the item and then the columns in sorted order, as a `Window`."""
+        arrays = item[len(item) - len(self._columns) :]
+        columns: dict[str, np.ndarray] = dict(zip(self._columns, arrays))
+        metadata = WindowMetadata.decode(columns.pop("metadata"))
+        observation = {
+            name.removeprefix(OBSERVATION_PREFIX): columns.pop(name)
+            for name in self._columns
+            if name.startswith(OBSERVATION_PREFIX)
+        }
+        return Window(observation=observation, metadata=metadata, **columns)

@@ -1,0 +1,202 @@
+"""`start_replay_server`: start the server's process, wait until it is ready, and stop it again, all with deadlines."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.task import TaskSpec
+from replay import reverb_client
+from replay.config import ReplayConfig
+from replay.listen_address import port_is_free
+from replay.server_process import ServerOrder
+from replay.tables import table_configs
+
+
+class ReplayServerError(RuntimeError):
+    """The replay server did not start, or does not answer; the message says what to do."""
+
+
+class ServerHandle:
+    """A running replay server.
+
+    Attributes:
+        address: ``host:port`` for clients.
+        pid: of its process.
+        generation: how often it was started in this run, as told by the caller.
+        restored: True where its tables came back from a checkpoint.
+        log: file with what the server's process printed.
+    """
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], address: str, generation: int, log: Path, scratch: Path
+    ) -> None:
+        self._process = process
+        self._scratch = scratch
+        self.address = address
+        self.pid = process.pid
+        self.generation = generation
+        self.restored = False
+        self.log = log
+
+    @property
+    def port(self) -> int:
+        """Port of `address`."""
+        return int(self.address.rsplit(":", 1)[1])
+
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    def checkpoint(self, deadline: float = 600.0) -> str:
+        """Write all tables to the checkpoint folder, about a minute a gigabyte; returns the checkpoint's path.
+
+        Reverb's call cannot be bounded, so it runs in a thread of its own; after ``deadline`` seconds TimeoutError.
+        """
+        result: list[str] = []
+
+        def call() -> None:
+            with contextlib.suppress(RuntimeError):
+                result.append(reverb_client.new_client(self.address).Checkpoint())
+
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+        thread.join(deadline)
+        if not result:
+            raise TimeoutError(f"replay server {self.address} wrote no checkpoint within {deadline:.0f} s")
+        return result[0]
+
+    def stop(self, deadline: float = 5.0) -> None:
+        """End the process: by SIGTERM, and by SIGKILL where that does not do within ``deadline`` seconds."""
+        if self.alive():
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(deadline)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(deadline)
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def __enter__(self) -> ServerHandle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def start_replay_server(
+    tasks: Sequence[TaskSpec],
+    config: ReplayConfig,
+    checkpoint_dir: Path | None = None,
+    *,
+    generation: int = 0,
+    log: Path | None = None,
+) -> ServerHandle:
+    """Start a server with the tables of ``tasks`` and wait until it answers.
+
+    Args:
+        tasks: of the run.
+        config: of replay. Where a server died, start the next with ``port`` set to that of the old handle: writers and
+            samplers then go on by themselves.
+        checkpoint_dir: where `ServerHandle.checkpoint` writes and from where the newest checkpoint is restored, if it
+            is of the very same tables.
+        generation: kept in the handle.
+        log: file for what the process prints; None for a temporary one that `ServerHandle.stop` removes.
+
+    Raises:
+        ValueError: too many tables, see `table_configs`.
+        ReplayServerError: the port is in use (before anything starts), or the server is not ready within
+            ``config.start_deadline`` seconds.
+    """
+    tables = table_configs(tasks, config)
+    if config.port and not port_is_free(config.host, config.port):
+        raise ReplayServerError(
+            f"replay.port={config.port} on {config.host} is in use; stop what listens there, "
+            "or set replay.port=0 to take a free one"
+        )
+    deadline = time.monotonic() + config.start_deadline
+    while True:
+        port = config.port or _free_port(config.host)
+        order = ServerOrder(tables, config.host, port, None if checkpoint_dir is None else str(checkpoint_dir))
+        try:
+            return _start(order, deadline, generation, log)
+        except ReplayServerError:
+            # A free port may be taken by another process before the server gets to it.
+            if config.port or port_is_free(config.host, port) or time.monotonic() > deadline:
+                raise
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError as error:
+            raise ReplayServerError(f"replay.host={host} is not an address of this machine ({error})") from error
+        return int(probe.getsockname()[1])
+
+
+def _start(order: ServerOrder, deadline: float, generation: int, log: Path | None) -> ServerHandle:
+    scratch = Path(tempfile.mkdtemp(prefix="clowder-replay-"))  # Reverb makes folders of its own there
+    log = log or scratch / "server.log"
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "replay.server_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(scratch)},
+        )
+    assert process.stdin is not None
+    address = f"{socket.gethostname() if order.host == '0.0.0.0' else order.host}:{order.port}"
+    server = ServerHandle(process, address, generation, log, scratch)
+    try:
+        process.stdin.write(order.dumps().encode() + b"\n")
+        process.stdin.flush()
+        answer = _read_answer(process, deadline)
+    except (OSError, ValueError) as error:
+        last_words = "\n".join(log.read_text(errors="replace").splitlines()[-10:])
+        server.stop(1.0)
+        raise ReplayServerError(f"the replay server did not get ready: {error}\n{last_words}") from error
+    except BaseException:
+        server.stop(1.0)
+        raise
+    if "error" in answer:
+        server.stop(1.0)
+        raise ReplayServerError(f"the replay server did not start: {answer['error']}")
+    server.restored = bool(answer["restored"])
+    return server
+
+
+def _read_answer(process: subprocess.Popen[bytes], deadline: float) -> dict[str, object]:
+    """The one line that the server writes; TimeoutError or ValueError where there is none."""
+    assert process.stdout is not None
+    line = b""
+    while not line.endswith(b"\n"):
+        ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            raise TimeoutError("it said nothing within replay.start_deadline")
+        piece = os.read(process.stdout.fileno(), 65536)
+        if not piece:
+            raise ValueError(f"it ended with exit code {process.wait(5)}")
+        line += piece
+    answer: dict[str, object] = json.loads(line)
+    return answer

@@ -1,0 +1,158 @@
+"""The replay server: one `reverb.Server` in an OS process of its own (``python -m replay.server_process``).
+
+Its parent writes one line of JSON to its stdin, reads one line of JSON from its stdout when it is ready, and holds
+stdin open for as long as the server shall live: the server ends at the end of that stream, when its parent is gone, or
+at SIGTERM. (PR_SET_PDEATHSIG would be the kernel's own way, but it fires when the *thread* of the parent ends that
+started the child.) SIGINT is ignored, since Ctrl-C reaches the whole process group and the coordinator stops its server
+in order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from replay.listen_address import listen_on, listening_addresses
+from replay.tables import TableConfig
+
+_WATCH_SECONDS = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerOrder:
+    """What the parent asks for.
+
+    Attributes:
+        tables: to hold.
+        host: IPv4 address to listen on.
+        port: to listen on, not 0.
+        checkpoint_folder: where checkpoints are kept and from where the newest is restored; None for neither.
+    """
+
+    tables: list[TableConfig]
+    host: str
+    port: int
+    checkpoint_folder: str | None = None
+
+    def dumps(self) -> str:
+        """One line of JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def loads(cls, text: str) -> ServerOrder:
+        """Inverse of `dumps`."""
+        data = json.loads(text)
+        return cls(**{**data, "tables": [TableConfig.from_json(table) for table in data["tables"]]})
+
+
+def _watch_parent(parent: int, stop: threading.Event) -> None:
+    """End the process, however busy it is, when its parent is gone; set ``stop`` when stdin ends."""
+
+    def read_to_end() -> None:
+        while sys.stdin.readline():
+            pass
+        stop.set()
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_SECONDS)
+        stop.set()
+
+    threading.Thread(target=read_to_end, daemon=True).start()
+    threading.Thread(target=look, daemon=True).start()
+
+
+def _tables_digest(tables: list[TableConfig]) -> str:
+    return hashlib.sha256(json.dumps([t.to_json() for t in tables], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _checkpointer(order: ServerOrder) -> tuple[Any, bool]:
+    """The checkpointer, and whether there is a checkpoint that it will restore.
+
+    A restored checkpoint brings its own table settings and overrides the asked ones silently (reverb issue 103). So the
+    folder's name holds a digest of all settings: other settings begin with empty tables, in a folder of their own.
+    """
+    import reverb
+
+    if order.checkpoint_folder is None:
+        return None, False
+    folder = Path(order.checkpoint_folder) / _tables_digest(order.tables)
+    folder.mkdir(parents=True, exist_ok=True)
+    return reverb.checkpointers.DefaultCheckpointer(str(folder)), any(folder.glob("*/DONE"))
+
+
+def _serve(order: ServerOrder) -> tuple[Any, bool]:
+    """Start the server; returns it and whether it restored a checkpoint."""
+    import reverb
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+    listen_on(sys.modules["reverb.libpybind"], order.host)
+    tables = []
+    for table in order.tables:
+        samples_per_insert, minimum, low, high = table.limits
+        signature = {key: tf.TensorSpec(shape, dtype, key) for key, (dtype, shape) in table.signature.items()}
+        tables.append(
+            reverb.Table(
+                name=table.name,
+                sampler=reverb.selectors.Uniform(),
+                remover=reverb.selectors.Fifo(),
+                max_size=table.capacity,
+                rate_limiter=reverb.rate_limiters.RateLimiter(samples_per_insert, minimum, low, high),
+                signature=signature,
+            )
+        )
+    checkpointer, restored = _checkpointer(order)
+    try:
+        server = reverb.Server(tables, port=order.port, checkpointer=checkpointer)
+    except ValueError as error:  # all that Reverb says is "Failed to BuildAndStart gRPC server"
+        raise OSError(f"replay.port={order.port} on {order.host} could not be listened on ({error})") from error
+    found = listening_addresses(order.port)
+    if found and found != {order.host}:
+        server.stop()
+        raise OSError(
+            f"Reverb listens on {sorted(found)} rather than on {order.host} alone; "
+            "set replay.host=0.0.0.0 if every interface is meant"
+        )
+    return server, restored
+
+
+def main() -> None:
+    """Entry point of the process."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print to stdout must not mix with the answers
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    stop = threading.Event()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    parent = os.getppid()
+    order = ServerOrder.loads(sys.stdin.readline())
+    _watch_parent(parent, stop)
+    try:
+        server, restored = _serve(order)
+    except Exception as error:
+        answers.write(json.dumps({"error": f"{type(error).__name__}: {error}"}) + "\n")
+        answers.flush()
+        os._exit(1)
+    answers.write(json.dumps({"pid": os.getpid(), "restored": restored}) + "\n")
+    answers.flush()
+    while not stop.wait(_WATCH_SECONDS):
+        pass
+    # Stopping waits for streams of clients that may never end; nothing here is worth waiting long for.
+    stopper = threading.Thread(target=server.stop, daemon=True)
+    stopper.start()
+    stopper.join(2.0)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Three small tasks that between them hold every kind of array, and random values for them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from agent.task import ArraySpec, TaskSpec
+
+CONTROL = TaskSpec(
+    "test/control",
+    {"velocity": ArraySpec("continuous", (2,)), "position": ArraySpec("continuous", (3,))},
+    ArraySpec("continuous", (2,), -1.0, 1.0),
+    context_steps=3,
+)
+GRID = TaskSpec(
+    "test/grid",
+    {
+        "grid": ArraySpec("discrete", (5, 5, 3), num_values=11),
+        "direction": ArraySpec("discrete", (), num_values=4),
+        "mission": ArraySpec("text", max_bytes=64),
+    },
+    ArraySpec("discrete", (), num_values=7),
+    context_steps=4,
+)
+PIXELS = TaskSpec(
+    "test/pixels",
+    {"image": ArraySpec("image", (32, 48, 3))},
+    ArraySpec("discrete", (), num_values=18),
+    instruction="reach the top",
+    context_steps=2,
+)
+TASKS = (CONTROL, GRID, PIXELS)
+MISSIONS = ("go to the red ball", "pick up a key", "open the purple door next to you")
+
+
+def random_values(spec: ArraySpec, lead: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Values of a spec with leading shape ``lead``."""
+    if spec.kind == "continuous":
+        return rng.uniform(-1, 1, (*lead, *spec.shape)).astype(np.float32)
+    high = 256 if spec.kind == "image" else spec.num_values
+    return rng.integers(0, high, (*lead, *spec.shape)).astype(spec.dtype)
+
+
+def random_observation(task: TaskSpec, lead: tuple[int, ...], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Array observations of a task with leading shape ``lead``; texts are left out."""
+    return {k: random_values(spec, lead, rng) for k, spec in task.observation.items() if spec.kind != "text"}

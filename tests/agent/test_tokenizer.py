@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.config import AgentConfig
+from agent.task import ArraySpec
+from agent.tokenizer import TextTokenizer, Vocabulary, bin_centres, compand, encode_action, encode_observation, to_bins
+
+
+@pytest.mark.parametrize(
+    ("value", "companded"),
+    [(0.0, 0.0), (0.01, 0.0683), (0.1, 0.2362), (1.0, 0.4547), (10.0, 0.6806), (100.0, 0.9074), (256.0, 1.0)],
+)
+def test_companding_matches_the_formula(value: float, companded: float) -> None:
+    both = compand(torch.tensor([value, -value], dtype=torch.float64))
+    assert both.tolist() == pytest.approx([companded, -companded], abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("value", "index"),
+    [(-1.0, 0), (-2.0, 0), (-np.inf, 0), (0.0, 512), (1.0, 1023), (1.5, 1023), (np.inf, 1023), (0.999, 1023)],
+)
+def test_bins_at_the_edges(value: float, index: int) -> None:
+    assert to_bins(torch.tensor([value]), 1024).item() == index
+
+
+def test_nan_is_refused() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        to_bins(torch.tensor([0.0, np.nan]), 1024)
+
+
+@given(st.floats(-1, 1, width=32))
+def test_a_bin_centre_is_within_half_a_bin(value: float) -> None:
+    centre = bin_centres(1024)[to_bins(torch.tensor([value]), 1024)]
+    assert abs(centre.item() - value) <= 1 / 1024 + 1e-6
+
+
+@given(st.lists(st.floats(allow_nan=False, width=32), min_size=2, max_size=20))
+def test_observation_ids_are_monotonic_and_in_range(values: list[float]) -> None:
+    vocabulary = Vocabulary.of(AgentConfig())
+    ids = encode_observation(torch.tensor(sorted(values)), ArraySpec("continuous", (len(values),)), vocabulary)
+    assert (ids.diff() >= 0).all()
+    assert ids.min() >= vocabulary.continuous.start and ids.max() < vocabulary.continuous.stop
+
+
+def test_id_ranges_never_overlap_unless_asked() -> None:
+    own = Vocabulary.of(AgentConfig())
+    ranges = [own.text, own.continuous, own.discrete, own.returns, own.rewards]
+    ids = [i for r in ranges for i in range(r.start, r.stop)]
+    ids += [own.no_return, own.separator, own.episode_start, own.hidden_action, own.padding]
+    assert sorted(ids) == list(range(own.size)) and own.padding != 0
+    paper = Vocabulary.of(AgentConfig(text_ids=32_000, shared_discrete_ids=True))
+    assert (paper.discrete.start, paper.continuous.start) == (0, 32_000)
+
+
+def test_actions_are_not_companded() -> None:
+    vocabulary = Vocabulary.of(AgentConfig())
+    ids = encode_action(torch.tensor([0.5]), ArraySpec("continuous", (1,), -1.0, 1.0), vocabulary)
+    assert ids.item() - vocabulary.continuous.start == 768
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_within_the_id_range(text: str) -> None:
+    tokenizer = TextTokenizer.default()
+    assert all(0 <= piece < tokenizer.size for piece in tokenizer.encode(text))
+
+
+def test_text_comes_back() -> None:
+    tokenizer = TextTokenizer.default()
+    assert tokenizer.decode(tokenizer.encode("go to the grey box, Grüße 世界")) == "go to the grey box, Grüße 世界"

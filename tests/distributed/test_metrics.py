@@ -1,0 +1,108 @@
+import math
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from actors.video import write_video
+from distributed.metrics import MetricsWriter, bottleneck, read_rows
+
+
+def events(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def write(writer, step, **values):
+    writer.scalars(
+        {name.replace("__", "/"): value for name, value in values.items()},
+        learner_steps=step,
+        environment_steps=10 * step,
+        wall_seconds=step / 2,
+    )
+
+
+def test_scalars_are_against_learner_steps_and_returns_also_against_environment_steps(tmp_path):
+    writer = MetricsWriter(tmp_path / "tensorboard", tmp_path / "metrics.jsonl")
+    write(writer, 3, learner__loss=1.5, return__a=7.0, learner__lag=math.nan)
+    writer.text("config", "seed: 0\nname: x", 0)
+    writer.close()
+    read = events(tmp_path / "tensorboard")
+    tags = read.Tags()
+    assert set(tags["scalars"]) == {"learner/loss", "return/a", "return_by_environment_steps/a"}
+    assert read.Scalars("learner/loss")[0].step == 3
+    assert read.Scalars("return_by_environment_steps/a")[0].step == 30
+    assert "config/text_summary" in tags["tensors"]
+    (row,) = read_rows(tmp_path / "metrics.jsonl")
+    assert row == {
+        "learner_steps": 3,
+        "environment_steps": 30,
+        "wall_seconds": 1.5,
+        "values": {"learner/loss": 1.5, "return/a": 7.0},
+    }
+
+
+def test_a_resumed_run_drops_the_steps_that_come_again(tmp_path):
+    rows = tmp_path / "metrics.jsonl"
+    writer = MetricsWriter(tmp_path / "tensorboard", rows)
+    for step in (1, 2, 3):
+        write(writer, step, learner__loss=float(step))
+    writer.close()
+    with rows.open("a") as file:
+        file.write('{"learner_steps": 4, "val')  # torn by a kill
+    time.sleep(1.1)  # event files are named by the second
+    writer = MetricsWriter(tmp_path / "tensorboard", rows, resumed_from=2)
+    write(writer, 3, learner__loss=30.0)
+    writer.close()
+    assert [(row["learner_steps"], row["values"]["learner/loss"]) for row in read_rows(rows)] == [
+        (1, 1.0), (2, 2.0), (3, 30.0),
+    ]  # fmt: skip
+    assert [each.value for each in events(tmp_path / "tensorboard").Scalars("learner/loss")] == [1.0, 2.0, 30.0]
+
+
+def test_a_video_becomes_an_animation(tmp_path):
+    frames = [np.full((40, 60, 3), value, np.uint8) for value in range(0, 250, 5)]
+    write_video(frames, tmp_path / "a.mp4", fps=25)
+    writer = MetricsWriter(tmp_path / "tensorboard", tmp_path / "metrics.jsonl")
+    writer.video("video/a", tmp_path / "a.mp4", 9)
+    writer.close()
+    (image,) = events(tmp_path / "tensorboard").Images("video/a")
+    assert image.step == 9 and image.encoded_image_string[:3] == b"GIF" and image.height == 160
+
+
+@pytest.mark.parametrize(
+    "values, expected",
+    [
+        ({}, "starting"),
+        ({"learner/step_ms": 100.0, "learner/data_wait_ms": 4.0}, "learner compute (96% of a step)"),
+        (
+            {"learner/step_ms": 100.0, "learner/data_wait_ms": 4.0, "actor/blocked_share/a": 0.5},
+            "learner compute (96% of a step); actors are held back 50% of their time",
+        ),
+        (
+            {
+                "learner/step_ms": 100.0,
+                "learner/data_wait_ms": 60.0,
+                "actor/policy_share/a": 0.7,
+                "actor/environment_share/a": 0.2,
+            },
+            "data (the learner waits 60% of a step); environment actors spend 70% in the policy",
+        ),
+    ],
+)
+def test_bottleneck_names_who_is_waited_for(values, expected):
+    assert bottleneck(values).startswith(expected)
+
+
+def test_tensorflow_stays_out():
+    code = (
+        "import sys, pathlib, tempfile; from distributed.metrics import MetricsWriter\n"
+        "p = pathlib.Path(tempfile.mkdtemp()); MetricsWriter(p / 'tb', p / 'm.jsonl').close()\n"
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

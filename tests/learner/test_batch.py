@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+import torch
+
+from agent.agent import Agent
+from agent.config import AgentConfig
+from learner.batch import Batch, make_batch, packed_hidden
+from learner.config import LearnerConfig
+from learner.crop import Crop, collate, random_crop, shift_image
+from learner.objectives.imitation import imitation, weights_of
+from tests.agent.tasks import CONTROL, GRID, TASKS
+from tests.learner.windows import random_window
+
+
+def make(agent: Agent, seed: int = 0, row_length: int = 160, windows: int = 3) -> Batch:
+    rng = np.random.default_rng(seed)
+    groups = []
+    for task in TASKS:
+        crops = [random_crop(random_window(task, 2 + i, rng), task.context_steps, rng) for i in range(windows)]
+        groups.append(collate(task, crops, agent.text, rng))
+    return make_batch(agent, groups, row_length)
+
+
+def small_agent(embedding: str = "fused") -> Agent:
+    torch.manual_seed(0)
+    return Agent(AgentConfig(width=32, layers=2, heads=2, observation_embedding=embedding), TASKS).eval()
+
+
+@pytest.mark.parametrize("embedding", ["fused", "per_element"])
+def test_packing_changes_nothing_that_is_predicted(embedding: str) -> None:
+    agent = small_agent(embedding)
+    length = 160 if embedding == "fused" else 400
+    rng = np.random.default_rng(1)
+    windows = {task.name: [random_window(task, 2 + i, rng) for i in range(3)] for task in TASKS}
+    crops = [[Crop(w, 0, min(w.length, task.context_steps)) for w in windows[task.name]] for task in TASKS]
+    together = make_batch(agent, [collate(task, own, agent.text, rng) for task, own in zip(TASKS, crops)], length)
+    assert together.gather.shape[0] < together.windows  # several crops do share a row
+    hidden = packed_hidden(agent, together)
+    for task, targets, own in zip(TASKS, together.targets, crops):
+        alone = [make_batch(agent, [collate(task, [crop], agent.text, rng)], length) for crop in own]
+        apart = torch.cat([packed_hidden(agent, one)[one.targets[0].position] for one in alone])
+        torch.testing.assert_close(hidden[targets.position], apart, atol=1e-5, rtol=1e-4)
+        assert torch.equal(targets.id, torch.cat([one.targets[0].id for one in alone]))
+
+
+def test_no_crop_sees_another_and_none_its_own_future() -> None:
+    agent = small_agent()
+    batch = make(agent)
+    flat = torch.cat([agent.embed(group).flatten(0, 2) for group in batch.groups]).detach()
+    flat = torch.cat((flat, flat.new_zeros(1, flat.shape[1]))).requires_grad_()
+    x = flat.index_select(0, batch.gather.flatten()).unflatten(0, batch.gather.shape)
+    x.retain_grad()
+    hidden = agent.transformer(x, batch.positions, batch.segments)
+    row, column = 0, int((batch.segments[0] == batch.segments[0, 0]).sum()) + 1  # second position of a later crop
+    hidden[row, column].square().sum().backward()
+    assert x.grad is not None
+    reached = x.grad[row].abs().sum(-1) > 0
+    same = batch.segments[row] == batch.segments[row, column]
+    assert torch.equal(reached, same & (torch.arange(len(same)) <= column))
+    assert x.grad[1:].abs().sum() == 0
+
+
+def test_targets_are_the_labels_and_only_where_the_mask_says() -> None:
+    agent = small_agent()
+    rng = np.random.default_rng(0)
+    window = random_window(GRID, 4, rng)
+    window.label_mask[1] = False
+    window.label[2] = (window.action[2] + 1) % 7
+    batch = make_batch(agent, [collate(GRID, [Crop(window, 0, 4)], agent.text, rng)], 64)
+    assert batch.targets[0].id.tolist() == window.label[[0, 2, 3]].tolist()
+    assert batch.targets[0].legal.count == 7
+
+
+def test_each_window_weighs_the_same_by_row_and_each_target_by_token() -> None:
+    batch = make(small_agent())
+    total = {}
+    for normalisation in ("row", "task", "token"):
+        weights = weights_of(batch, normalisation)
+        assert float(sum(w.sum() for w in weights)) == pytest.approx(1.0)
+        total[normalisation] = weights
+    for targets, weights in zip(batch.targets, total["row"]):
+        share = torch.zeros(batch.windows).index_add_(0, targets.window, weights)
+        assert share[share > 0].tolist() == pytest.approx([1 / batch.windows] * 3)
+    assert [float(w.sum()) for w in total["task"]] == pytest.approx([1 / 3] * 3)
+    assert len({round(float(x), 9) for w in total["token"] for x in w}) == 1
+
+
+def test_the_loss_is_the_mean_nats_of_a_plain_computation() -> None:
+    agent = small_agent()
+    rng = np.random.default_rng(0)
+    window = random_window(CONTROL, 3, rng)
+    batch = make_batch(agent, [collate(CONTROL, [Crop(window, 0, 3)], agent.text, rng)], 64)
+    loss, record = imitation(agent, batch, LearnerConfig())
+    hidden = packed_hidden(agent, batch)[batch.targets[0].position]
+    legal = agent.vocabulary.continuous
+    scores = (hidden @ agent.tokens.weight.T)[:, legal.start : legal.stop]
+    bins = np.clip(np.floor((window.label.reshape(-1) + 1) / 2 * 1024), 0, 1023).astype(int)
+    nats = -scores.log_softmax(-1)[range(len(bins)), bins]
+    assert float(loss) == pytest.approx(float(nats.mean()), rel=1e-5)
+    assert float(record["loss/continuous"]) == pytest.approx(float(loss), rel=1e-6)
+
+
+def test_a_context_longer_than_a_row_names_its_task() -> None:
+    with pytest.raises(ValueError, match=r"test/control: 3 steps of context .* raise learner.tokens_per_row"):
+        make(small_agent(), row_length=8, windows=2)
+
+
+def test_crops_are_uniform_and_images_shift_as_a_whole() -> None:
+    rng = np.random.default_rng(0)
+    window = random_window(GRID, 10, rng)
+    starts = np.bincount([random_crop(window, 4, rng).start for _ in range(7000)], minlength=7)
+    assert starts.min() > 850 and starts.max() < 1150
+    frames = rng.integers(0, 256, (2, 8, 9, 3)).astype(np.uint8)
+    shifted = shift_image(frames, 2, np.random.default_rng(5))
+    down, right = np.random.default_rng(5).integers(-2, 3, size=2)
+    inner = shifted[:, 2:-2, 2:-2]
+    assert np.array_equal(inner, frames[:, 2 - down : 6 - down, 2 - right : 7 - right])

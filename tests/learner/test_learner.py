@@ -1,0 +1,173 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from agent.agent import Agent
+from agent.config import AgentConfig
+from agent.task import TaskSpec
+from agent.weights import flat_weights
+from learner.batch_source import BatchSource, NoData, TaskSources
+from learner.checkpoint import MANIFEST, latest_checkpoint, restore_checkpoint, save_checkpoint, whole_checkpoints
+from learner.config import LearnerConfig
+from learner.learner import Diverged, Learner
+from learner.optimiser import learning_rate
+from tests.agent.tasks import CONTROL, GRID, TASKS
+from tests.learner.windows import ListStream, random_window
+
+SETTINGS = {"windows_per_batch": 8, "tokens_per_row": 160, "steps": 40, "warmup_steps": 2, "prefetch_batches": 0}
+
+
+def make_learner(
+    tasks: tuple[TaskSpec, ...] = TASKS, good: int = 2, online_share: float = 0.25, width: int = 32, **changes: object
+) -> Learner:
+    rng = np.random.default_rng(0)
+    sources = {
+        task.name: TaskSources(
+            task,
+            1.0,
+            online_share,
+            {
+                "demonstrations": ListStream([random_window(task, 5, rng) for _ in range(3)]),
+                "good": ListStream([random_window(task, 5, rng, version=4) for _ in range(good)]),
+            },
+        )
+        for task in tasks
+    }
+    torch.manual_seed(0)
+    agent = Agent(AgentConfig(width=width, layers=1, heads=2), tasks)
+    return Learner(agent, sources, LearnerConfig(**(SETTINGS | changes)), seed=1)
+
+
+def test_shares_are_exact_and_online_windows_are_counted() -> None:
+    learner = make_learner(tasks=(CONTROL, GRID), windows_per_batch=16)
+    learner.version = 6
+    for _ in range(4):
+        learner.step()
+    metrics = learner.metrics()
+    for task in ("test/control", "test/grid"):
+        assert metrics[f"share_actual/good/{task}"] == metrics[f"share_asked/good/{task}"] == 0.125
+    assert learner.counters()["online_windows_learned"] == 4 * 4
+    assert metrics["lag_versions_mean"] == 2.0 and metrics["demonstration_share"] == 0.75
+    assert learner.metrics() == {}  # nothing stale is reported again
+
+
+def test_an_empty_good_table_leaves_its_share_to_demonstrations() -> None:
+    learner = make_learner(tasks=(CONTROL,), good=0)
+    learner.step()
+    metrics = learner.metrics()
+    assert metrics["share_asked/good/test/control"] == 0.25
+    assert metrics["share_actual/good/test/control"] == 0.0
+    assert metrics["demonstration_share"] == 1.0 and learner.online_windows_learned == 0
+
+
+def test_a_table_that_gives_nothing_is_named() -> None:
+    source = TaskSources(CONTROL, 1.0, 0.0, {"demonstrations": ListStream([])})
+    agent = Agent(AgentConfig(width=32, layers=1, heads=2), [CONTROL])
+    config = LearnerConfig(**(SETTINGS | {"data_deadline": 0.1}))
+    with pytest.raises(NoData, match="demonstrations/test/control gave no window"):
+        BatchSource(agent, {CONTROL.name: source}, config, 0).make()
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_resumed_learner_goes_on_as_if_never_stopped(tmp_path: Path, prefetch: int) -> None:
+    through = make_learner(good=1, online_share=0.5)
+    for _ in range(6):
+        through.step()
+    stopped = make_learner(good=1, online_share=0.5)
+    for _ in range(3):
+        stopped.step()
+    stopped.next_version()
+    folder = save_checkpoint(tmp_path, stopped, {"replay": "none"})
+    resumed = make_learner(good=1, online_share=0.5, prefetch_batches=prefetch)
+    assert restore_checkpoint(folder, resumed) == {"replay": "none"}
+    assert resumed.counters() == stopped.counters() and resumed.version == 1
+    # The streams are fresh and go round lists; put them where the stopped learner's were.
+    for name, sources in resumed._sources.items():
+        for key, stream in sources.streams.items():
+            stream._next = stopped._sources[name].streams[key]._next
+    for _ in range(3):
+        resumed.step()
+    resumed.close()
+    for name, array in flat_weights(resumed.agent).items():
+        np.testing.assert_allclose(array, flat_weights(through.agent)[name], atol=1e-6, err_msg=name)
+
+
+def test_torn_and_damaged_checkpoints_are_passed_over(tmp_path: Path) -> None:
+    learner = make_learner(tasks=(CONTROL,))
+    saved = []
+    for _ in range(5):
+        learner.step()
+        saved.append(save_checkpoint(tmp_path, learner, {}, keep=3))
+    assert whole_checkpoints(tmp_path) == saved[-3:]
+    (saved[-1] / MANIFEST).unlink()
+    with (saved[-2] / "optimiser.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xff")
+    assert latest_checkpoint(tmp_path) == saved[-3]
+    with pytest.raises(ValueError, match="optimiser.safetensors is missing, truncated or changed"):
+        restore_checkpoint(saved[-2], make_learner(tasks=(CONTROL,)))
+    with pytest.raises(ValueError, match="another model shape"):
+        restore_checkpoint(saved[-3], make_learner(tasks=(CONTROL,), width=64))
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = make_learner(tasks=(CONTROL,))
+    learner.step()
+    first = save_checkpoint(tmp_path, learner, {})
+    learner.step()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("learner.checkpoint.flush", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path, learner, {})
+    assert latest_checkpoint(tmp_path) == first and not list(tmp_path.glob("tmp-*"))
+
+
+def test_one_batch_overfits_for_every_kind_of_target() -> None:
+    learner = make_learner(online_share=0.0, steps=400, learning_rate=3e-3, width=64, weight_decay=0.0)
+    one = learner.batches.make()
+    learner.batches.get = lambda: one  # type: ignore[method-assign]
+    for _ in range(300):
+        learner.step()
+        if learner.step_count % 100 == 0:
+            metrics = learner.metrics()
+    assert metrics["loss/discrete"] < 0.01 and metrics["loss/continuous"] < 0.01
+
+
+def test_divergence_is_named() -> None:
+    learner = make_learner(tasks=(CONTROL,))
+    with torch.no_grad():
+        learner.agent.tokens.weight.fill_(torch.inf)
+    learner.step()
+    with pytest.raises(Diverged, match="lower learner.learning_rate"):
+        learner.metrics()
+
+
+def test_the_learning_rate_warms_up_and_decays_by_steps_or_time() -> None:
+    config = LearnerConfig(learning_rate=1.0, warmup_steps=10, steps=110, final_learning_rate_fraction=0.1)
+    assert learning_rate(0, 0.0, config) == pytest.approx(0.1)
+    assert learning_rate(10, 0.0, config) == pytest.approx(1.0)
+    assert learning_rate(50, 1.0, config) == pytest.approx(0.1)
+    learner = make_learner(tasks=(CONTROL,), minutes=1.0)
+    learner.seconds = 30.0
+    assert learner.progress == 0.5 and not learner.finished
+    learner.seconds = 61.0
+    assert learner.finished
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"windows_per_batch": 0}, "learner.windows_per_batch"),
+        ({"past_action_dropout": 2.0}, "learner.past_action_dropout"),
+        ({"loss_normalisation": "batch"}, "row, task, token"),
+        ({"minutes": -1.0}, "learner.minutes"),
+    ],
+)
+def test_settings_out_of_range_name_their_key(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LearnerConfig(**changes).validate()
