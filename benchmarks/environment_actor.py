@@ -65,9 +65,8 @@ class BarePlayer:
 def steps_per_second(runs: list[Callable[[int], object]], num_envs: int, rounds: int, seconds: float) -> list[float]:
     """Median environment steps a second of each of ``runs``, which take turns of about ``seconds``."""
     steps = []
-    for run in runs:  # also the warm-up
-        started = time.perf_counter()
-        run(20)
+    for run in runs:
+        run(20)  # warm-up
         started = time.perf_counter()
         run(20)
         steps.append(max(5, int(20 * seconds / (time.perf_counter() - started))))
@@ -102,7 +101,7 @@ def measure_speed(
         "actor_frames_per_second": own * environment.task.action_repeat,
         "bare_steps_per_second": other,
         "actor_over_bare": own / other,
-        "actor_time": {part: seconds / busy for part, seconds in report.seconds.items()},
+        "actor_time": {part: spent / busy for part, spent in report.seconds.items()},
         "windows_written": report.windows,
     }
 

@@ -3,8 +3,9 @@
     python -m benchmarks.learner [--threads 1] [--rounds 10] [--out FILE]
 
 Both models, of about 5 million parameters, take turns in one process with rows of 1,024 tokens, so that a noisy machine
-disturbs both alike; figures are medians. The learner's time is all of `Learner.step`: waiting for windows, cropping,
-packing, forward, backward, clipping, AdamW. The plain decoder is given its tokens.
+disturbs both alike; figures are medians over the turns, CPU seconds beside wall seconds. The learner's time is all of
+`Learner.step`: waiting for windows, cropping, packing, forward, backward, clipping, AdamW. The plain decoder is given
+its tokens.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import os
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,24 +122,18 @@ def measure(rounds: int, rows: int, context_steps: int, agent_config: AgentConfi
         STEPS,
     )
     products = MatmulRate(shape)
-    learner_seconds, plain_seconds = [], []
+    learner_turns, plain_turns = [], []
     for turn in range(-1, rounds):  # the first turn is warm-up
         if turn == 0:
             learner.metrics()  # forget what was counted in the warm-up
-        started = time.perf_counter()
-        for _ in range(UPDATES_IN_TURN):
-            learner.step()
-        learned = time.perf_counter()
-        for _ in range(UPDATES_IN_TURN):
-            plain.step()
-        ended = time.perf_counter()
+        turns = [_turn(learner.step), _turn(plain.step)]
         products.measure()
         if turn >= 0:
-            learner_seconds.append((learned - started) / UPDATES_IN_TURN)
-            plain_seconds.append((ended - learned) / UPDATES_IN_TURN)
+            learner_turns.append(turns[0])
+            plain_turns.append(turns[1])
     metrics = learner.metrics()
     learner.close()
-    own, other = statistics.median(learner_seconds), statistics.median(plain_seconds)
+    (own, own_cpu), (other, other_cpu) = _medians(learner_turns), _medians(plain_turns)
     flops = shape.update_flops(agent.parameter_count(embeddings=False), context_steps * TOKENS_PER_STEP)
     plain_parameters = sum(parameter.numel() for parameter in plain.model.parameters())
     return {
@@ -154,6 +150,9 @@ def measure(rounds: int, rows: int, context_steps: int, agent_config: AgentConfi
         "learner_seconds_per_step": own,
         "plain_seconds_per_step": other,
         "step_rate_over_plain": other / own,
+        "learner_cpu_seconds_per_step": own_cpu,
+        "plain_cpu_seconds_per_step": other_cpu,
+        "plain_over_learner_cpu_seconds": other_cpu / own_cpu,
         "learner_tokens_per_second": rows * TOKENS_PER_ROW / own,
         "data_wait_fraction": metrics["data_wait_fraction"],
         "update_gigaflops": flops / 1e9,
@@ -161,6 +160,18 @@ def measure(rounds: int, rows: int, context_steps: int, agent_config: AgentConfi
         "learner_share_of_matmul_rate": flops / own / products.rate(),
         "plain_share_of_matmul_rate": flops / other / products.rate(),
     }
+
+
+def _turn(step: Callable[[], object]) -> tuple[float, float]:
+    """Wall seconds and CPU seconds (of all threads) of one update."""
+    wall, processor = time.perf_counter(), time.process_time()
+    for _ in range(UPDATES_IN_TURN):
+        step()
+    return (time.perf_counter() - wall) / UPDATES_IN_TURN, (time.process_time() - processor) / UPDATES_IN_TURN
+
+
+def _medians(turns: list[tuple[float, float]]) -> tuple[float, float]:
+    return statistics.median(wall for wall, _ in turns), statistics.median(processor for _, processor in turns)
 
 
 def main() -> None:

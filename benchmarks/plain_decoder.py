@@ -49,6 +49,7 @@ class PlainDecoder(nn.Module):
         super().__init__()
         self.ids = ids
         self.tokens = nn.Embedding(vocabulary, width)
+        nn.init.normal_(self.tokens.weight, std=0.02)
         self.positions = nn.Embedding(length, width)
         self.blocks = nn.ModuleList(PlainBlock(width, heads, hidden) for _ in range(layers))
         self.norm = nn.LayerNorm(width, bias=False)

@@ -13,7 +13,10 @@ from distributed.compose import SHIPPED, actor_file, known_keys, near_key, optio
 from distributed.config import TrainConfig
 from distributed.errors import ConfigError, nearest
 
-RESUMABLE = ("stop.*", "cluster.*", "logging.*", "actors.*.num_actors", "actors.*.envs_per_actor")
+RESUMABLE = (
+    "stop.*", "learner.steps", "learner.minutes", "cluster.*", "logging.*", "actors.*.num_actors",
+    "actors.*.envs_per_actor",
+)  # fmt: skip
 """What may differ when a run goes on: stop conditions, cluster, actor counts and logging."""
 
 
@@ -56,18 +59,18 @@ def amend(
 def check_entry_points(config: TrainConfig, where: Path, config_dirs: Sequence[str | Path]) -> None:
     """Refuse code that only a run folder names: a folder may come from anybody, and an entry point is called.
 
-    An ``entry_point`` is accepted where an actor config that ships with Clowder or that lies in the user's own
-    ``--config-dir`` says the same.
+    An ``entry_point``, or a Gymnasium id of the form ``module:id`` (whose module is imported), is accepted where an
+    actor config that ships with Clowder or that lies in the user's own ``--config-dir`` says the same.
     """
-    named = {name: actor.entry_point for name, actor in config.actors.items() if actor.entry_point}
+    named = {name: actor for name, actor in config.actors.items() if actor.entry_point or ":" in actor.task}
     if not named:
         return
     files = options("actors", config_dirs)
-    for name, entry_point in named.items():
-        own = actor_file(name, files[name])[name].get("entry_point") if name in files else None
-        if own != entry_point:
-            said = f"the configuration there says {own!r}" if name in files else f"looked in {SHIPPED} and --config-dir"
+    for name, actor in named.items():
+        own = actor_file(name, files[name])[name] if name in files else {}
+        if (own.get("entry_point"), own.get("task")) != (actor.entry_point, actor.task):
+            said = f"{files[name]} says otherwise" if name in files else f"looked in {SHIPPED} and --config-dir"
             raise ConfigError(
-                f"{where} asks to call {entry_point} for actors.{name}; code is taken from your own configuration "
-                f"only: add --config-dir DIR with actors/{name}.yaml ({said})"
+                f"{where} asks to load {actor.entry_point or actor.task} for actors.{name}; code is taken from your "
+                f"own configuration only: add --config-dir DIR with actors/{name}.yaml ({said})"
             )

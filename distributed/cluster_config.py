@@ -17,8 +17,8 @@ class ClusterConfig:
         learner_threads, actor_threads: torch threads of the learner and of each actor, replayer and evaluator.
         learner_cpus, actor_cpus, replayer_cpus, evaluator_cpus: shares that Ray schedules by; not limits.
         learner_gpus: accelerators of the learner; no other process ever sees one.
-        nice: added to the niceness of environment actors, replayers and monitoring evaluators, so that they take what
-            the learner leaves instead of starving it. 0: all are equals.
+        nice: added to the niceness of environment actors and monitoring evaluators (replayers: half of it), so that
+            they take what the learner leaves instead of starving it. 0: all are equals.
         object_store_megabytes: shared memory of a local Ray; it only carries weights.
         publish_seconds: between publications of weights; never two in flight.
         pull_seconds: between an environment actor's questions for newer weights.

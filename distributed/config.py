@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 from typing import Any
 
 from actors.config import ActorConfig, check_actor_config
@@ -17,7 +18,8 @@ class StopConfig:
     """When a run ends: at the first condition that holds.
 
     Attributes:
-        learner_steps: updates of the learner; 0: those of ``learner.steps``, the length of its schedule.
+        learner_steps: updates of the learner; 0: all those of ``learner.steps``, over which the learning rate is
+            scheduled. (``learner.minutes`` ends training too, by the learner's own clock.)
         wall_minutes: minutes of training, over all resumes; the final evaluation comes after it. 0: no such condition.
         environment_steps: steps of all environment actors together. 0: no such condition.
     """
@@ -153,6 +155,15 @@ def validate(config: TrainConfig) -> None:
     for key in NOT_NEGATIVE:
         if not (value := _get(config, key)) >= 0:
             raise ValueError(f"{key} must not be negative, not {value}")
+    if config.stop.learner_steps > config.learner.steps:
+        raise ValueError(
+            f"stop.learner_steps ({config.stop.learner_steps}) is beyond learner.steps ({config.learner.steps}), where "
+            "the learning rate's schedule ends training; raise learner.steps"
+        )
+    try:
+        ipaddress.IPv4Address(config.replay.host)
+    except ValueError:
+        raise ValueError(f"replay.host must be an IPv4 address of this machine, not {config.replay.host!r}") from None
     if not config.actors:
         raise ValueError(
             "no tasks: choose an experiment (experiment=quickstart) or actor configs (actors=[cartpole_swingup,boxing])"

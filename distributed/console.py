@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -41,7 +40,6 @@ class Console:
         self.metrics: dict[str, float] = {}
         self.phase = "starting"
         self._live: rich.live.Live | None = None
-        self._started = time.monotonic()
 
     def __enter__(self) -> Console:
         if self.form == "live":
@@ -66,7 +64,7 @@ class Console:
         if phase != self.phase:
             self.phase = phase
             if self.form == "lines":
-                self.say(f"[{clock(time.monotonic() - self._started)}] {phase}")
+                self.say(f"{phase} ...")
             self._refresh()
 
     def update(self, metrics: Mapping[str, float]) -> None:
@@ -100,6 +98,7 @@ def progress(config: TrainConfig, metrics: Mapping[str, float]) -> tuple[float, 
     conditions = [
         (metrics.get("learner_steps", 0.0), float(config.last_step), "learner steps"),
         (metrics.get("wall_seconds", 0.0) / 60, stop.wall_minutes, "minutes"),
+        (metrics.get("wall_seconds", 0.0) / 60, config.learner.minutes or 0.0, "minutes"),
         (metrics.get("environment_steps", 0.0), float(stop.environment_steps), "environment steps"),
     ]
     done, wanted, unit = max((each for each in conditions if each[1] > 0), key=lambda each: each[0] / each[1])
@@ -145,7 +144,7 @@ def rows(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
 def shares(metrics: Mapping[str, float]) -> dict[str, float]:
     """Share of each source in the batches, all tasks together."""
     totals: dict[str, float] = {}
-    for name, value in _under(metrics, "share_actual/").items():
+    for name, value in _under(metrics, "share/").items():
         source = name.partition("/")[0]
         totals[source] = totals.get(source, 0.0) + value
     return totals

@@ -7,22 +7,24 @@ writes its last checkpoint with the actors' last counts; the fleet is let go, wh
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
-import yaml
 
 from distributed import ray_cluster
-from distributed.config import TrainConfig, to_dict
+from distributed.config import TrainConfig
 from distributed.console import Console
 from distributed.final_evaluation import evaluate_in_processes
 from distributed.fleet import Fleet, Member, root_cause
-from distributed.metrics import MetricsWriter
 from distributed.plan import RunPlan, make_plan
+from distributed.process_environment import set_process_environment
 from distributed.processes import (
     EnvironmentActorProcess,
     EvaluatorProcess,
@@ -31,13 +33,13 @@ from distributed.processes import (
     ReplayerProcess,
     spawn,
 )
-from distributed.progress import Progress
+from distributed.reporter import Reporter
 from distributed.result import Result
 from distributed.run_folder import RunFolder
 from distributed.run_log import run_log
 from distributed.start_up import StartUp
 from distributed.stop_request import StopRequest
-from learner.checkpoint import latest_checkpoint, read_extra
+from learner.checkpoint import latest_checkpoint
 from replay.server import ServerHandle, start_replay_server
 from replay.table_info import ReplayMonitor
 
@@ -57,6 +59,7 @@ def train(config: TrainConfig, run: RunFolder, resume: bool, plan: RunPlan | Non
         KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint is written and no process is left.
         ClowderError: a process died too often, or the configuration cannot be used.
     """
+    set_process_environment()
     plan = make_plan(config) if plan is None else dataclasses.replace(plan, config=config)
     if config.cluster.mode == "serial":
         from distributed.serial import train_serially
@@ -76,29 +79,27 @@ class Coordinator:
     def __init__(self, plan: RunPlan, run: RunFolder, console: Console, stop: StopRequest) -> None:
         self.plan, self.config, self.folder = plan, plan.config, run
         self.console, self.stop = console, stop
-        checkpoint = latest_checkpoint(run.checkpoints)
-        self.progress = Progress(plan, None if checkpoint is None else read_extra(checkpoint))
-        step = None if checkpoint is None else int(checkpoint.name)
-        self.metrics = MetricsWriter(run.tensorboard, run.metrics, resumed_from=step)
-        self.metrics.text("config", yaml.safe_dump(to_dict(self.config), sort_keys=False), step or 0)
+        self.reporter = Reporter(plan, run, console)
+        self.progress = self.reporter.progress
         self.start_up = StartUp()
         self.fleet = Fleet(self.config.cluster, self._reported)
         self.server: ServerHandle | None = None
         self.monitor: ReplayMonitor | None = None
         self.learner: Member
-        self._logged_at = 0.0
 
     def run(self) -> Result:
         """Start, supervise, stop, evaluate."""
-        self._phase("starting")
+        self.reporter.phase("starting")
         self._start()
         why = self._supervise()
         self.console.say(f"training ends: {why}")
         checkpoint = self._stop_fleet()
         if self.stop.requested:
             raise KeyboardInterrupt
-        self._phase("evaluating")
-        return evaluate_in_processes(self.plan, self.progress, checkpoint, self.folder, self.metrics, self.stop)
+        self.reporter.phase("evaluating")
+        return evaluate_in_processes(
+            self.plan, self.progress, checkpoint, self.folder, self.reporter.metrics, self.stop
+        )
 
     # Starting ---------------------------------------------------------------------------------------------------------
 
@@ -188,24 +189,23 @@ class Coordinator:
             self.fleet.poll(timeout=0.2)
             self._check_server()
             if self.start_up.complete(self.fleet.members):
-                self._phase("training")
-            if time.monotonic() - self._logged_at >= self.config.logging.every_seconds and self.start_up.done:
-                self._log_point()
-            if why := self._end():
+                self.reporter.phase("training")
+            if self.start_up.done and self.reporter.due:
+                self._point()
+            if self.stop.requested:
+                return "it was asked to stop"
+            if self.learner.finished:
+                return f"{self.progress.learner_steps:,} learner steps are done"
+            if why := self.progress.limit_reached():
                 return why
 
-    def _end(self) -> str:
-        """The stop condition that holds, or nothing."""
-        stop = self.config.stop
-        if self.stop.requested:
-            return "it was asked to stop"
-        if self.learner.finished:
-            return f"{self.progress.learner_steps:,} learner steps are done"
-        if stop.wall_minutes and self.progress.wall_seconds >= 60 * stop.wall_minutes:
-            return f"{stop.wall_minutes:g} minutes are over"
-        if stop.environment_steps and self.progress.environment_steps >= stop.environment_steps:
-            return f"{self.progress.environment_steps:,} environment steps are done"
-        return ""
+    def _point(self) -> None:
+        values = self.start_up.scalars() | fleet_scalars(self.fleet) | self._replay_scalars()
+        pids = {"coordinator": os.getpid()} | ({} if self.server is None else {"replay_server": self.server.pid})
+        for name, pid in pids.items():
+            with contextlib.suppress(psutil.Error):
+                values[f"memory_mb/{name}/0"] = psutil.Process(pid).memory_info().rss / 2**20
+        self.reporter.point(values)
 
     def _reported(self, member: Member) -> None:
         """Take the newest report of a member."""
@@ -234,15 +234,8 @@ class Coordinator:
             for member in self.fleet.of("replayer"):
                 self.fleet.restart(member)
 
-    def _log_point(self) -> None:
-        """One point of all scalars: TensorBoard, console and status file."""
-        self._logged_at = time.monotonic()
-        steps, taken, seconds = (
-            self.progress.learner_steps,
-            self.progress.environment_steps,
-            self.progress.wall_seconds,
-        )
-        values = self.progress.scalars() | self.start_up.scalars() | fleet_scalars(self.fleet)
+    def _replay_scalars(self) -> dict[str, float]:
+        values: dict[str, float] = {}
         for table in (self.monitor.info() if self.monitor else {}).values():
             values |= {
                 f"replay/size/{table.name}": float(table.size),
@@ -251,15 +244,7 @@ class Coordinator:
                 f"replay/reuse/{table.name}": table.samples / table.inserts if table.inserts else 0.0,
                 f"replay/inserts_wait/{table.name}": float(table.inserts_wait),
             }
-        self.metrics.scalars(values, learner_steps=steps, environment_steps=taken, wall_seconds=seconds)
-        clock = {"learner_steps": steps, "environment_steps": taken, "wall_seconds": seconds}
-        self.console.update(values | clock)
-        self.folder.write_status(self.console.phase, self.console.metrics)
-
-    def _phase(self, phase: str) -> None:
-        if self.console.phase != phase or phase == "starting":
-            self.console.set_phase(phase)
-            self.folder.write_status(phase, self.console.metrics)
+        return values
 
     # Ending -----------------------------------------------------------------------------------------------------------
 
@@ -276,19 +261,18 @@ class Coordinator:
             except ray.exceptions.RayError as error:
                 log.error("the last checkpoint was not written: %s", root_cause(error))
         if self.start_up.done:
-            self._log_point()
+            self._point()
         self.fleet.dismiss(list(self.fleet.members))
         return latest_checkpoint(self.folder.checkpoints) if saved is None else Path(saved)
 
     def close(self) -> None:
         """Leave no process and no open file, whatever happened before."""
-        if ray.is_initialized():
-            ray.shutdown()
+        ray_cluster.leave()
         if self.monitor is not None:
             self.monitor.close()
         if self.server is not None:
             self.server.stop(2.0)
-        self.metrics.close()
+        self.reporter.metrics.close()
 
 
 def fleet_scalars(fleet: Fleet) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from distributed.errors import ConfigError
 from distributed.plan import RunPlan
+from distributed.preflight import model_of
 from replay.tables import TableEstimate, estimate_memory, expected_windows
 
 if TYPE_CHECKING:
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 
 # Resident megabytes of a process before it holds any data, measured on Linux with the versions of constraints.txt.
 BASE_MEGABYTES = {
-    "coordinator": 350,
+    "coordinator": 460,
     "replay server": 450,
     "learner": 400,
     "parameter store": 120,
-    "environment actor": 330,
-    "replayer": 200,
+    "environment actor": 400,
+    "replayer": 370,
     "evaluator": 350,
     "Ray": 600,
 }
@@ -87,7 +88,7 @@ def estimate(plan: RunPlan) -> Estimate:
             f"{largest.bytes / 1e9:.1f} GB), above replay.max_gigabytes={config.replay.max_gigabytes:g}; lower "
             "replay.online_capacity and replay.good_capacity, or raise replay.max_gigabytes"
         )
-    parameters = count_parameters(plan)
+    parameters = model_of(plan).parameter_count()
     actors = sum(actor.num_actors for actor in config.actors.values())
     replayers, evaluators = len(plan.demonstrations), config.evaluation.num_evaluators
     learner = parameters * BYTES_PER_PARAMETER_LEARNING / 1e6 + 200
@@ -106,7 +107,7 @@ def estimate(plan: RunPlan) -> Estimate:
     roles = [
         Role(name, count, cpus, count * BASE_MEGABYTES[name] + more) for name, count, cpus, more in counts if count
     ]
-    seconds = config.stop.wall_minutes * 60 or 3600
+    seconds = 60 * (config.stop.wall_minutes or config.learner.minutes or 60)
     disk = parameters * BYTES_PER_PARAMETER_SAVED * config.checkpoint.keep
     disk += int(seconds / config.logging.every_seconds * SCALARS_BYTES_PER_ROW)
     disk += VIDEO_BYTES * len(plan.tasks) if config.evaluation.videos else 0
@@ -114,21 +115,12 @@ def estimate(plan: RunPlan) -> Estimate:
     return Estimate(parameters, roles, tables, disk)
 
 
-def count_parameters(plan: RunPlan) -> int:
-    """Parameters of the model; ConfigError where a task cannot be read by it. Takes no memory for them."""
-    import torch
-
-    from agent.agent import Agent
-    from distributed.errors import refusing
-
-    with refusing("model"), torch.device("meta"):
-        return Agent(plan.config.agent, plan.specs).parameter_count()
-
-
 def stop_conditions(plan: RunPlan) -> str:
     """When training ends, in words."""
     stop, config = plan.config.stop, plan.config
     parts = [f"after {config.last_step:,} learner steps"]
+    if config.learner.minutes:
+        parts.append(f"after {config.learner.minutes:g} minutes of learning")
     if stop.wall_minutes:
         parts.append(f"after {stop.wall_minutes:g} minutes")
     if stop.environment_steps:
@@ -144,7 +136,7 @@ def show(plan: RunPlan, found: Estimate, out: Console) -> None:
     config = plan.config
     tasks = Table(title="Tasks", title_justify="left")
     for column in ("name", "task", "actors x envs", "context", "share", "online", "demonstrations"):
-        tasks.add_column(column)
+        tasks.add_column(column, overflow="fold")
     total = sum(actor.weight for actor in config.actors.values())
     for name, actor in config.actors.items():
         has = plan.demonstrations.get(name)
@@ -172,10 +164,10 @@ def show(plan: RunPlan, found: Estimate, out: Console) -> None:
     memory = psutil.virtual_memory().available / 1e6
     folder = Path(config.logging.folder).absolute()
     free = shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
-    out.print(f"model: {found.parameters:,} parameters")
-    out.print(
+    print(f"model: {found.parameters:,} parameters")
+    print(
         f"CPUs: {config.cluster.num_cpus or os.cpu_count()} for {found.cpus:g} shares; address {config.cluster.address}"
     )
-    out.print(f"memory: about {found.megabytes:,.0f} MB of {memory:,.0f} MB available here")
-    out.print(f"disk: about {found.disk_bytes / 1e6:,.0f} MB of {free / 1e6:,.0f} MB free at {folder}")
-    out.print(f"time: training ends {stop_conditions(plan)}")
+    print(f"memory: about {found.megabytes:,.0f} MB of {memory:,.0f} MB available here")
+    print(f"disk: about {found.disk_bytes / 1e6:,.0f} MB of {free / 1e6:,.0f} MB free at {folder}")
+    print(f"time: training ends {stop_conditions(plan)}")

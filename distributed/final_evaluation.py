@@ -105,7 +105,7 @@ def make_result(plan: RunPlan, progress: Progress, version: int, rounds: list[Ro
             metrics.video(f"video/{each.task}", Path(each.video), progress.learner_steps)
     progress.of_evaluator(rounds)
     metrics.scalars(
-        {f"final/{key}": value for key, value in progress.evaluation_scalars().items()},
+        {f"final/{key.partition('/')[2]}": value for key, value in progress.evaluation_scalars().items()},
         learner_steps=progress.learner_steps,
         environment_steps=progress.environment_steps,
         wall_seconds=progress.wall_seconds,

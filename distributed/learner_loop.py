@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from agent.agent import Agent
 from distributed.components import make_sources, open_streams
 from distributed.plan import RunPlan
 from distributed.weight_exchange import WeightLink
+from learner.batch_source import NoData
 from learner.checkpoint import latest_checkpoint, restore_checkpoint, save_checkpoint
 from learner.learner import Learner
 from replay.table_info import ReplayMonitor
@@ -33,6 +35,9 @@ class LearnerParts:
 def make_learner_parts(plan: RunPlan, checkpoints: Path) -> LearnerParts:
     """The model, with fresh weights."""
     import torch
+
+    # The first optimiser of a process imports this, for seconds; here it costs none, since replay is not up yet.
+    import torch._dynamo
 
     torch.manual_seed(plan.config.seed)
     return LearnerParts(plan, checkpoints, Agent(plan.config.agent, plan.specs))
@@ -68,8 +73,37 @@ class LearnerLoop:
         self._first_update_at: float | None = None
         self._pointed_at = self._saved_at = time.monotonic()
         self._pointed_step = self.learner.step_count
-        self._publish()
+        self._published_at = -math.inf
         self._point()
+
+    def begin(self, stop: threading.Event) -> None:
+        """Wait until every task has windows to begin with, demonstrations or good ones, and publish first weights.
+
+        Actors play once they have weights. Before the first update that would only slow the replayers down, so the
+        first publication comes after the wait, unless it is the actors that are waited for.
+
+        Raises NoData, with the tables that are empty, after ``learner.data_deadline`` seconds; returns when ``stop``.
+        """
+        if any(source == "good" for _, source in self._first_keys()):
+            self._publish()
+        deadline = time.monotonic() + self._config.learner.data_deadline
+        while not stop.is_set() and (empty := self.empty_tables()):
+            if time.monotonic() > deadline:
+                raise NoData(
+                    f"no window came into {', '.join(empty)} within learner.data_deadline="
+                    f"{self._config.learner.data_deadline:g} s; are the replayers and actors of these tasks alive?"
+                )
+            time.sleep(0.02)
+        self.publish_if_due()
+
+    def empty_tables(self) -> list[str]:
+        """Tables that learning cannot begin without and that hold nothing yet."""
+        return [self._streams[key].table for key in self._first_keys() if not self._streams[key].available()]
+
+    def _first_keys(self) -> list[tuple[str, str]]:
+        """For each task the source that must hold something first: demonstrations where it has them."""
+        names = dict.fromkeys(name for name, _ in self._streams)
+        return [(name, "demonstrations" if (name, "demonstrations") in self._streams else "good") for name in names]
 
     @property
     def done(self) -> bool:
@@ -82,18 +116,20 @@ class LearnerLoop:
         now = time.monotonic()
         if self._first_update_at is None:
             self._first_update_at = time.time()
-        if now - self._published_at >= self._config.cluster.publish_seconds:
-            self._publish()
+        self.publish_if_due()
         if now - self._pointed_at >= self._config.cluster.report_seconds:
             self._point()
         if now - self._saved_at >= self._config.checkpoint.every_seconds:
             self.save()
 
+    def publish_if_due(self) -> None:
+        """Publish where ``cluster.publish_seconds`` have passed and the publication before is no more in flight."""
+        if time.monotonic() - self._published_at >= self._config.cluster.publish_seconds and self._link.ready():
+            self._publish()
+
     def _publish(self) -> None:
-        """Send the weights under the next version, unless the publication before is still in flight."""
-        if self._link.ready():
-            self._link.publish(*self.learner.next_version())
-            self._published_at = time.monotonic()
+        self._link.publish(*self.learner.next_version())
+        self._published_at = time.monotonic()
 
     def _point(self) -> None:
         """Take the metrics of the updates since the last point. Only here, in the learner's thread."""
@@ -127,7 +163,7 @@ class LearnerLoop:
         self.learner.close()
 
     def close(self) -> None:
-        """Publish the last weights and let go of replay."""
+        """Publish the last weights, so that the last checkpoint has a version of its own, and let go of replay."""
         self._publish()
         self._point()
         self.learner.close()

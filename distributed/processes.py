@@ -143,6 +143,7 @@ class LearnerProcess(_Shell):
         parts = self.built()
         self._loop = loop = LearnerLoop(parts, address, RayWeightLink(store), lambda: self._extra)
         self.mark("waiting for data")
+        loop.begin(self.stopping)
         while not self.stopping.is_set() and not loop.done:
             try:
                 loop.step()
@@ -233,7 +234,8 @@ class ReplayerProcess(_Shell):
     """Streams one set of demonstrations into replay, then ends."""
 
     def __init__(self, plan: RunPlan, name: str) -> None:
-        super().__init__(plan, nice=plan.config.cluster.nice, threads=plan.config.cluster.actor_threads)
+        # Half as nice as actors: the first updates wait for demonstrations, and a set is written only once.
+        super().__init__(plan, nice=plan.config.cluster.nice // 2, threads=plan.config.cluster.actor_threads)
         self._name = name
         self._newest: dict[str, Any] = {}
 

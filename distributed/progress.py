@@ -56,6 +56,15 @@ class Progress:
         """Of all actors, over all resumes."""
         return self.counters.totals()["environment_steps"]
 
+    def limit_reached(self) -> str:
+        """Which limit of ``stop.*`` on time or environment steps holds, in words; empty while none does."""
+        stop = self.plan.config.stop
+        if stop.wall_minutes and self.wall_seconds >= 60 * stop.wall_minutes:
+            return f"{stop.wall_minutes:g} minutes are over"
+        if stop.environment_steps and self.environment_steps >= stop.environment_steps:
+            return f"{self.environment_steps:,} environment steps are done"
+        return ""
+
     def state(self) -> dict[str, Any]:
         """JSON-able; the checkpoint's part that is not the learner's."""
         return {

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 
+import psutil
 import ray
 
 from distributed.errors import ClowderError
 from distributed.plan import RunPlan
-
-WORKER_ENVIRONMENT = {
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "PYGAME_HIDE_SUPPORT_PROMPT": "1",
-    "PYTHONFAULTHANDLER": "1",
-}
-"""Environment variables of every process of a run."""
-
-_RAY_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # we hide accelerators ourselves; silences a warning about it
-    "RAY_DISABLE_IMPORT_WARNING": "1",
-}
+from distributed.process_environment import PROCESS_ENVIRONMENT
 
 
 def cpus_declared(plan: RunPlan) -> float:
@@ -48,8 +38,6 @@ def join(plan: RunPlan) -> None:
     """
     cluster = plan.config.cluster
     if cluster.address == "local":
-        for name, value in (_RAY_ENVIRONMENT | WORKER_ENVIRONMENT).items():
-            os.environ.setdefault(name, value)
         ray.init(
             address="local",
             num_cpus=max(cluster.num_cpus or os.cpu_count() or 1, int(cpus_declared(plan)) + 1),
@@ -65,10 +53,32 @@ def join(plan: RunPlan) -> None:
             address=cluster.address,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"env_vars": WORKER_ENVIRONMENT},
+            runtime_env={"env_vars": PROCESS_ENVIRONMENT},
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ClowderError(
             f"cluster.address={cluster.address}: no Ray cluster answers there ({str(error).splitlines()[0]}); start "
             "one with `ray start --head`, or use cluster.address=local"
         ) from error
+
+
+def leave() -> None:
+    """Disconnect; a private Ray ends with all its processes before this returns, within a few seconds."""
+    if not ray.is_initialized():
+        return
+    # Ray sends its processes a signal and does not wait: one in the middle of an import may outlive us.
+    started = [process for process in psutil.Process().children(recursive=True) if _is_rays(process)]
+    ray.shutdown()
+    _, late = psutil.wait_procs(started, timeout=2.0)
+    for process in late:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(late, timeout=2.0)
+
+
+def _is_rays(process: psutil.Process) -> bool:
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return False
+    return any(word.startswith("ray::") or os.sep + "ray" + os.sep in word for word in words)

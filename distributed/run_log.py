@@ -1,4 +1,4 @@
-"""`run_log`: where the coordinator's log goes while a run lasts: everything to its file, warnings to the console too."""
+"""`run_log`: where the coordinator's log goes while a run lasts: all to its file, warnings to the console too."""
 
 from __future__ import annotations
 

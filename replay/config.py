@@ -33,7 +33,8 @@ class ReplayConfig:
         write_deadline: seconds a write may wait for the server or for a limited table before it fails.
         poll_seconds: seconds between looks at the tables' sizes.
         sampler_buffer: windows Reverb fetches ahead for a sampler, of one snapshot of the table.
-        sampler_queue: decoded windows a sampler holds ready.
+        sampler_queue: decoded windows a sampler holds ready. What is fetched ahead ages: a batch is drawn up to
+            ``sampler_buffer + sampler_queue`` windows before it is learned from.
         max_gigabytes: a run whose tables, when full, are estimated to need more is refused.
     """
 
@@ -54,8 +55,8 @@ class ReplayConfig:
     start_deadline: float = 90.0
     write_deadline: float = 120.0
     poll_seconds: float = 1.0
-    sampler_buffer: int = 8
-    sampler_queue: int = 32
+    sampler_buffer: int = 4
+    sampler_queue: int = 16
     max_gigabytes: float = 16.0
 
     def __post_init__(self) -> None:

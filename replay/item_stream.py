@@ -94,17 +94,18 @@ class ItemStream:
         self._writer.CreateItem(table, 1.0, columns, [True] * len(columns))
         self.settle(self._pending_windows, self._deadline, required=True)
 
-    def settle(self, pending: int, timeout: float, required: bool = False) -> bool:
+    def settle(self, pending: int, timeout: float, *, required: bool = False, stoppable: bool = True) -> bool:
         """Wait until at most ``pending`` items are unconfirmed.
 
-        Returns False after ``timeout`` seconds or when told to stop; where ``required``, the timeout raises
-        ReplayUnavailable instead. Unconfirmed items are kept and sent again over a new connection when the server
-        comes back at its address.
+        Returns False after ``timeout`` seconds or, where ``stoppable``, when told to stop; where ``required``, the
+        timeout raises ReplayUnavailable instead. Unconfirmed items are kept and sent again over a new connection when
+        the server comes back at its address.
         """
         begin = time.monotonic()
         try:
             while True:
-                left = timeout - (time.monotonic() - begin)
+                stopped = stoppable and self._stop.is_set()
+                left = 0.0 if stopped else timeout - (time.monotonic() - begin)
                 try:
                     self._writer.Flush(pending, max(1, min(_SLICE_MS, int(left * 1000))))
                     return True
@@ -113,7 +114,7 @@ class ItemStream:
                         raise ReplayUnavailable(
                             f"replay server {self.address} refused windows for {', '.join(self._tables)}: {error}"
                         ) from error
-                if self._stop.is_set():
+                if stopped:
                     return False
                 if left <= 0:
                     if required:
@@ -132,7 +133,7 @@ class ItemStream:
     def close(self, deadline: float) -> bool:
         """Confirm what is unconfirmed, within ``deadline`` seconds, and end; False where windows were dropped."""
         try:
-            settled = self.settle(0, deadline)
+            settled = self.settle(0, deadline, stoppable=False)
         except ReplayUnavailable:
             settled = False
         self._writer.Close()

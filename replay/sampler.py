@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
-import time
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from agent.task import TaskSpec
 from replay import reverb_client
 from replay.config import ReplayConfig
+from replay.native_thread import NativeThread
 from replay.table_info import ReplayMonitor, TableInfo
 from replay.tables import column_names, table_for
 from replay.window import OBSERVATION_PREFIX, Window, WindowMetadata
@@ -54,10 +55,8 @@ class WindowSampler:
         self._owns_monitor = monitor is None
         self._monitor = monitor or ReplayMonitor(address, config.poll_seconds, config.loader)
         self._queue: queue.Queue[Window] = queue.Queue(config.sampler_queue)
-        self._stop = threading.Event()
         self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name=f"sampler-{self.table}", daemon=True)
-        self._thread.start()
+        self._thread = NativeThread(self._run, f"sampler-{self.table}")
 
     def get(self, timeout: float) -> Window | None:
         """The next window; None after ``timeout`` seconds. SamplerError where none will ever come."""
@@ -78,33 +77,34 @@ class WindowSampler:
         """The table as last looked at, at most ``config.poll_seconds`` ago while the server answers."""
         return self._monitor.info().get(self.table, TableInfo(self.table))
 
-    def close(self) -> None:
-        """Stop; a thread that is inside Reverb stays there, without harm, until the process ends."""
-        self._stop.set()
+    def close(self, timeout: float = 0.5) -> bool:
+        """Stop, and wait up to ``timeout`` seconds for the thread; whether it ended.
+
+        One that waits inside Reverb for an empty table stays there, without harm, until the process ends.
+        """
         if self._owns_monitor:
             self._monitor.close()
+        return self._thread.stop(timeout)
 
-    def _run(self) -> None:
+    def _run(self, stopping: threading.Event) -> None:
         try:
             while not self._monitor.wait_for(self.table, 1, self._config.poll_seconds):
-                if self._stop.is_set():
+                if stopping.is_set():
                     return
                 known = self._monitor.info()
                 if known and self.table not in known:
                     raise LookupError(f"the server has no such table; it has {', '.join(sorted(known))}")
             client = reverb_client.new_client(self._address, self._config.loader)
             sampler = client.NewSampler(self.table, -1, self._config.sampler_buffer)
-            while not self._stop.is_set():
-                self._put(self._decode(sampler.GetNextTrajectory()))
+            while not stopping.is_set():
+                self._put(self._decode(sampler.GetNextTrajectory()), stopping)
         except Exception as error:
             self._error = error
 
-    def _put(self, window: Window) -> None:
-        while not self._stop.is_set():
-            try:
-                return self._queue.put(window, timeout=0.5)
-            except queue.Full:
-                time.sleep(0)
+    def _put(self, window: Window, stopping: threading.Event) -> None:
+        while not stopping.is_set():
+            with contextlib.suppress(queue.Full):
+                return self._queue.put(window, timeout=0.2)
 
     def _decode(self, item: list[Any]) -> Window:
         """Reverb's flat item, five numbers about the item and then the columns in sorted order, as a `Window`."""

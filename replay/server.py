@@ -6,13 +6,11 @@ import contextlib
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +19,7 @@ from agent.task import TaskSpec
 from replay import reverb_client
 from replay.config import ReplayConfig
 from replay.listen_address import port_is_free
+from replay.native_thread import NativeThread
 from replay.server_process import ServerOrder
 from replay.tables import table_configs
 
@@ -37,14 +36,14 @@ class ServerHandle:
         pid: of its process.
         generation: how often it was started in this run, as told by the caller.
         restored: True where its tables came back from a checkpoint.
-        log: file with what the server's process printed.
+        log: file with what the server's process printed, if one was asked for.
     """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], address: str, generation: int, log: Path, scratch: Path
+        self, process: subprocess.Popen[bytes], address: str, generation: int, log: Path | None, loader: str
     ) -> None:
         self._process = process
-        self._scratch = scratch
+        self._loader = loader
         self.address = address
         self.pid = process.pid
         self.generation = generation
@@ -63,19 +62,22 @@ class ServerHandle:
     def checkpoint(self, deadline: float = 600.0) -> str:
         """Write all tables to the checkpoint folder, about a minute a gigabyte; returns the checkpoint's path.
 
-        Reverb's call cannot be bounded, so it runs in a thread of its own; after ``deadline`` seconds TimeoutError.
+        Reverb's call cannot be bounded, so it runs in a thread of its own. ReplayServerError where it fails, such as
+        for want of a folder, or is not done within ``deadline`` seconds.
         """
         result: list[str] = []
+        errors: list[Exception] = []
 
         def call() -> None:
-            with contextlib.suppress(RuntimeError):
-                result.append(reverb_client.new_client(self.address).Checkpoint())
+            try:
+                result.append(reverb_client.new_client(self.address, self._loader).Checkpoint())
+            except Exception as error:
+                errors.append(error)
 
-        thread = threading.Thread(target=call, daemon=True)
-        thread.start()
-        thread.join(deadline)
+        NativeThread(lambda _: call(), f"checkpoint-{self.address}").join(deadline)
         if not result:
-            raise TimeoutError(f"replay server {self.address} wrote no checkpoint within {deadline:.0f} s")
+            why = errors[0] if errors else f"it took more than {deadline:.0f} s"
+            raise ReplayServerError(f"replay server {self.address} wrote no checkpoint: {why}")
         return result[0]
 
     def stop(self, deadline: float = 5.0) -> None:
@@ -92,7 +94,6 @@ class ServerHandle:
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def __enter__(self) -> ServerHandle:
         return self
@@ -118,7 +119,7 @@ def start_replay_server(
         checkpoint_dir: where `ServerHandle.checkpoint` writes and from where the newest checkpoint is restored, if it
             is of the very same tables.
         generation: kept in the handle.
-        log: file for what the process prints; None for a temporary one that `ServerHandle.stop` removes.
+        log: file for what the process prints; where None, that is shown only if it does not start.
 
     Raises:
         ValueError: too many tables, see `table_configs`.
@@ -134,7 +135,8 @@ def start_replay_server(
     deadline = time.monotonic() + config.start_deadline
     while True:
         port = config.port or _free_port(config.host)
-        order = ServerOrder(tables, config.host, port, None if checkpoint_dir is None else str(checkpoint_dir))
+        folder = None if checkpoint_dir is None else str(checkpoint_dir)
+        order = ServerOrder(tables, config.host, port, folder, config.loader)
         try:
             return _start(order, deadline, generation, log)
         except ReplayServerError:
@@ -153,32 +155,31 @@ def _free_port(host: str) -> int:
 
 
 def _start(order: ServerOrder, deadline: float, generation: int, log: Path | None) -> ServerHandle:
-    scratch = Path(tempfile.mkdtemp(prefix="clowder-replay-"))  # Reverb makes folders of its own there
-    log = log or scratch / "server.log"
     root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    with log.open("ab") as output:
+    with log.open("a+b") if log else tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "replay.server_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=output,
-            env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(scratch)},
+            env={**os.environ, "PYTHONPATH": path},
         )
-    assert process.stdin is not None
-    address = f"{socket.gethostname() if order.host == '0.0.0.0' else order.host}:{order.port}"
-    server = ServerHandle(process, address, generation, log, scratch)
-    try:
-        process.stdin.write(order.dumps().encode() + b"\n")
-        process.stdin.flush()
-        answer = _read_answer(process, deadline)
-    except (OSError, ValueError) as error:
-        last_words = "\n".join(log.read_text(errors="replace").splitlines()[-10:])
-        server.stop(1.0)
-        raise ReplayServerError(f"the replay server did not get ready: {error}\n{last_words}") from error
-    except BaseException:
-        server.stop(1.0)
-        raise
+        host = socket.gethostname() if order.host == "0.0.0.0" else order.host
+        server = ServerHandle(process, f"{host}:{order.port}", generation, log, order.loader)
+        try:
+            assert process.stdin is not None
+            process.stdin.write(order.dumps().encode() + b"\n")
+            process.stdin.flush()
+            answer = _read_answer(process, deadline)
+        except (OSError, ValueError) as error:
+            server.stop(1.0)
+            output.seek(0)
+            last_words = b"\n".join(output.read().splitlines()[-10:]).decode(errors="replace")
+            raise ReplayServerError(f"the replay server did not get ready: {error}\n{last_words}") from error
+        except BaseException:
+            server.stop(1.0)
+            raise
     if "error" in answer:
         server.stop(1.0)
         raise ReplayServerError(f"the replay server did not start: {answer['error']}")

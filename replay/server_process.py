@@ -1,4 +1,4 @@
-"""The replay server: one `reverb.Server` in an OS process of its own (``python -m replay.server_process``).
+"""The replay server: one Reverb server in an OS process of its own (``python -m replay.server_process``).
 
 Its parent writes one line of JSON to its stdin, reads one line of JSON from its stdout when it is ready, and holds
 stdin open for as long as the server shall live: the server ends at the end of that stream, when its parent is gone, or
@@ -20,7 +20,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from replay import reverb_client
 from replay.listen_address import listen_on, listening_addresses
+from replay.signature import encode_signature
 from replay.tables import TableConfig
 
 _WATCH_SECONDS = 0.5
@@ -35,12 +37,14 @@ class ServerOrder:
         host: IPv4 address to listen on.
         port: to listen on, not 0.
         checkpoint_folder: where checkpoints are kept and from where the newest is restored; None for neither.
+        loader: see `replay.reverb_client`.
     """
 
     tables: list[TableConfig]
     host: str
     port: int
     checkpoint_folder: str | None = None
+    loader: str = "auto"
 
     def dumps(self) -> str:
         """One line of JSON."""
@@ -74,50 +78,44 @@ def _tables_digest(tables: list[TableConfig]) -> str:
     return hashlib.sha256(json.dumps([t.to_json() for t in tables], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _checkpointer(order: ServerOrder) -> tuple[Any, bool]:
+def _checkpointer(reverb: Any, order: ServerOrder) -> tuple[Any, bool]:
     """The checkpointer, and whether there is a checkpoint that it will restore.
 
     A restored checkpoint brings its own table settings and overrides the asked ones silently (reverb issue 103). So the
     folder's name holds a digest of all settings: other settings begin with empty tables, in a folder of their own.
     """
-    import reverb
-
     if order.checkpoint_folder is None:
         return None, False
     folder = Path(order.checkpoint_folder) / _tables_digest(order.tables)
     folder.mkdir(parents=True, exist_ok=True)
-    return reverb.checkpointers.DefaultCheckpointer(str(folder)), any(folder.glob("*/DONE"))
+    return reverb.create_default_checkpointer(str(folder), "", None), any(folder.glob("*/DONE"))
 
 
 def _serve(order: ServerOrder) -> tuple[Any, bool]:
     """Start the server; returns it and whether it restored a checkpoint."""
-    import reverb
-    import tensorflow as tf
-
-    tf.config.set_visible_devices([], "GPU")
-    listen_on(sys.modules["reverb.libpybind"], order.host)
-    tables = []
-    for table in order.tables:
-        samples_per_insert, minimum, low, high = table.limits
-        signature = {key: tf.TensorSpec(shape, dtype, key) for key, (dtype, shape) in table.signature.items()}
-        tables.append(
-            reverb.Table(
-                name=table.name,
-                sampler=reverb.selectors.Uniform(),
-                remover=reverb.selectors.Fifo(),
-                max_size=table.capacity,
-                rate_limiter=reverb.rate_limiters.RateLimiter(samples_per_insert, minimum, low, high),
-                signature=signature,
-            )
+    reverb = reverb_client.load(order.loader)
+    listen_on(reverb, order.host)
+    tables = [
+        reverb.Table(
+            name=table.name,
+            sampler=reverb.UniformSelector(),
+            remover=reverb.FifoSelector(),
+            max_size=table.capacity,
+            max_times_sampled=0,
+            rate_limiter=reverb.RateLimiter(*table.limits),
+            extensions=[],
+            signature=encode_signature(table.signature),
         )
-    checkpointer, restored = _checkpointer(order)
+        for table in order.tables
+    ]
+    checkpointer, restored = _checkpointer(reverb, order)
     try:
-        server = reverb.Server(tables, port=order.port, checkpointer=checkpointer)
+        server = reverb.Server(tables, order.port, checkpointer)
     except ValueError as error:  # all that Reverb says is "Failed to BuildAndStart gRPC server"
         raise OSError(f"replay.port={order.port} on {order.host} could not be listened on ({error})") from error
     found = listening_addresses(order.port)
     if found and found != {order.host}:
-        server.stop()
+        server.Stop()
         raise OSError(
             f"Reverb listens on {sorted(found)} rather than on {order.host} alone; "
             "set replay.host=0.0.0.0 if every interface is meant"
@@ -148,7 +146,7 @@ def main() -> None:
     while not stop.wait(_WATCH_SECONDS):
         pass
     # Stopping waits for streams of clients that may never end; nothing here is worth waiting long for.
-    stopper = threading.Thread(target=server.stop, daemon=True)
+    stopper = threading.Thread(target=server.Stop, daemon=True)
     stopper.start()
     stopper.join(2.0)
     os._exit(0)

@@ -9,6 +9,9 @@ import time
 from typing import Any
 
 from replay import reverb_client
+from replay.native_thread import NativeThread
+
+_POLL_DEADLINE = 2.0
 
 
 class ReplayUnavailable(ConnectionError):
@@ -77,10 +80,9 @@ class ReplayMonitor:
         self._loader = loader
         self._info: ReplayInfo = {}
         self._at = 0.0
-        self._stop = threading.Event()
         self._news = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name=f"replay-monitor-{address}", daemon=True)
-        self._thread.start()
+        self._closed = False
+        self._thread = NativeThread(self._run, f"replay-monitor-{address}")
 
     def info(self) -> ReplayInfo:
         """Tables as of the last answer; empty before the first."""
@@ -94,23 +96,24 @@ class ReplayMonitor:
     def wait_for(self, table: str, windows: int, timeout: float) -> bool:
         """Wait until ``table`` holds that many windows; False after ``timeout`` seconds."""
         with self._news:
-            self._news.wait_for(lambda: self._stop.is_set() or self._size(table) >= windows, timeout)
+            self._news.wait_for(lambda: self._closed or self._size(table) >= windows, timeout)
             return self._size(table) >= windows
 
     def close(self) -> None:
         """Stop looking; a call under way ends by its own deadline."""
-        self._stop.set()
+        self._thread.stopping.set()
         with self._news:
+            self._closed = True
             self._news.notify_all()
 
     def _size(self, table: str) -> int:
         return self._info[table].size if table in self._info else 0
 
-    def _run(self) -> None:
+    def _run(self, stopping: threading.Event) -> None:
         client = reverb_client.new_client(self.address, self._loader)
-        while not self._stop.is_set():
+        while not stopping.is_set():
             try:
-                info = poll_client(client, self.address, 5.0)
+                info = poll_client(client, self.address, _POLL_DEADLINE)
                 self.failures = 0
             except ReplayUnavailable:
                 self.failures += 1
@@ -118,7 +121,7 @@ class ReplayMonitor:
                 with self._news:
                     self._info, self._at = info, time.monotonic()
                     self._news.notify_all()
-            self._stop.wait(self._poll_seconds)
+            stopping.wait(self._poll_seconds)
 
 
 def _table_info(message: bytes) -> TableInfo:

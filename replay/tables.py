@@ -23,9 +23,9 @@ MAX_TABLES = 64
 
 # Stored bytes for each raw byte, in chunks of one window. Measured on Boxing, BabyAI and cart-pole; random pixels do
 # not compress at all, so this is an estimate and no bound.
-_IMAGE_COMPRESSION = 0.15
+_IMAGE_COMPRESSION = 0.12
 _OTHER_COMPRESSION = 0.5
-_BYTES_PER_COLUMN = 350  # keys, shapes and allocations of one chunk in the server
+_BYTES_PER_COLUMN = 900  # keys, shapes and allocations of one chunk in the server
 
 
 @dataclasses.dataclass(frozen=True)

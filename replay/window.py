@@ -67,7 +67,7 @@ class WindowMetadata:
 
     def encode(self) -> np.ndarray:
         """UTF-8 JSON as uint8 [n]."""
-        return np.frombuffer(json.dumps(dataclasses.asdict(self)).encode(), np.uint8)
+        return np.frombuffer(json.dumps(vars(self)).encode(), np.uint8)  # asdict copies deeply, ten times slower
 
     @classmethod
     def decode(cls, data: np.ndarray) -> WindowMetadata:

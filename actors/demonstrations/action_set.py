@@ -1,7 +1,7 @@
 """`ActionSet`: demonstrations as settings, seeds and actions only; the task's adapter makes the episodes again.
 
-A folder with ``set.json`` and one NumPy archive that it names with its SHA-256. 6,000 BabyAI episodes take 33 kB, so such
-sets ship with the repository. Where the simulator has changed since, the return of an episode does not come out as
+A folder with ``set.json`` and one NumPy archive that it names with its SHA-256. 6,000 BabyAI episodes take 33 kB, so
+such sets ship with the repository. Where the simulator has changed since, the return of an episode does not come out as
 recorded, and reading it fails. So this form is for simulators that repeat exactly on every machine (emulators, grid
 worlds); physics is better kept as a `MinariSet`: an initial state that differs by 1e-15 changes the return of an
 open-loop cart-pole episode by up to 8 of 878.
@@ -30,8 +30,8 @@ from actors.demonstrations.demonstration_set import (
     library_versions,
 )
 from actors.demonstrations.episode import ActionRecord, Episode
-from actors.demonstrations.files import write_json, write_whole
 from actors.demonstrations.simulation import ReplayMismatch, simulate
+from actors.demonstrations.whole_files import write_json, write_whole
 from actors.environments.vector_environment import VectorEnvironment
 from agent.task import TaskSpec
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from actors.demonstrations.demonstration_set import SetSettings
 from actors.demonstrations.episode import ActionRecord, Episode
-from actors.demonstrations.files import write_json, write_whole
 from actors.demonstrations.minari_form import encode_episode, minari_spaces
 from actors.demonstrations.minari_set import METADATA, TABLE, MinariSet
+from actors.demonstrations.whole_files import write_json, write_whole
 
 
 class MinariWriter:

@@ -74,7 +74,9 @@ def shipped_sets() -> dict[str, Path]:
     """Folders of the sets that come with Clowder, by name."""
     found = importlib.util.find_spec("configs")
     roots = [Path(place) / "demonstrations" for place in (found.submodule_search_locations or ())] if found else []
-    return {folder.name: folder for root in roots if root.is_dir() for folder in sorted(root.iterdir()) if folder.is_dir()}
+    return {
+        folder.name: folder for root in roots if root.is_dir() for folder in sorted(root.iterdir()) if folder.is_dir()
+    }
 
 
 def find_set(path_or_name: str | Path) -> Path:

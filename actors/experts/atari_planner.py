@@ -104,7 +104,7 @@ class PlannerOptions:
     hold: int = 2
     horizon: int = 6
     replicas: int = 2
-    gain: float = 1.0
+    gain: float = 2.0
     candidates: tuple[str, ...] = ("FIRE", "UP", "DOWN", "LEFT")
 
 

@@ -50,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     from distributed.errors import ConfigError
     from distributed.estimate import estimate, show
     from distributed.plan import make_plan
+    from distributed.preflight import check_run
     from distributed.run_folder import RunFolder, check_name, default_name
     from distributed.versions import check_packages
 
@@ -68,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
             "or choose another --name"
         )
     plan = make_plan(config)
+    check_run(plan)
     found = estimate(plan)
     if arguments.dry_run:
         show(plan, found, printer())
@@ -86,6 +88,7 @@ def _resume(arguments: argparse.Namespace) -> int:
     from distributed.errors import ConfigError
     from distributed.estimate import estimate, show
     from distributed.plan import make_plan
+    from distributed.preflight import check_run
     from distributed.run_folder import RunFolder
 
     for flag in ("seed", "name"):
@@ -96,6 +99,7 @@ def _resume(arguments: argparse.Namespace) -> int:
     config, changed = amend(typed(made.read_config()), arguments.overrides, RESUMABLE, why)
     check_entry_points(config, made.path, arguments.config_dir)
     plan = make_plan(config)
+    check_run(plan)
     found = estimate(plan)
     if arguments.dry_run:
         show(plan, found, printer())
@@ -111,8 +115,7 @@ def _train(plan: RunPlan, config: TrainConfig, made: RunFolder, resume: bool) ->
     from distributed.learning_curves import draw
     from distributed.result import result_table
 
-    out = printer()
-    out.print(f"run folder: {made.path}   (tensorboard --logdir {made.tensorboard})")
+    print(f"run folder: {made.path}   (tensorboard --logdir {made.tensorboard})", flush=True)
     with made.claim():
         try:
             result = train(config, made, resume, plan)
@@ -126,6 +129,6 @@ def _train(plan: RunPlan, config: TrainConfig, made: RunFolder, resume: bool) ->
         result.write(made.result)
         draw(made.metrics, made.curves, result)
         made.write_status("finished", made.read_status()["metrics"])
-    out.print(result_table(result))
-    out.print(f"result: {made.result}   curves: {made.curves}")
+    printer().print(result_table(result))
+    print(f"result: {made.result}   curves: {made.curves}")
     return 0

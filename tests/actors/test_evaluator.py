@@ -4,8 +4,13 @@ import time
 import numpy as np
 import pytest
 
+from actors.config import ActorConfig
+from actors.environments.make import make_environment
 from actors.evaluator import MONITORING_SEEDS, REPORTING_SEEDS, ci95, evaluate, random_return
 from actors.video import record_video
+from agent.agent import Agent
+from agent.config import AgentConfig, DecodingConfig
+from agent.policy import Policy
 from tests.actors.countdown import ConstantAction, ConstantPolicy, Countdown, episode_length
 
 
@@ -106,3 +111,20 @@ def test_a_video_has_a_frame_for_the_reset_and_one_a_step(tmp_path) -> None:  # 
     assert count == frames and seconds == pytest.approx(frames / 10, abs=0.2)
     assert [file.name for file in path.parent.iterdir()] == ["countdown.mp4"], "no partial file is left"
     assert record_video(ConstantPolicy(2), Countdown(2), 5, path, max_steps=3) == 4
+
+
+def test_the_real_policy_on_a_real_task_repeats_itself_and_can_be_filmed(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    environment = make_environment(ActorConfig(task="babyai/GoToLocal", context_steps=2), num_envs=3)
+    agent = Agent(AgentConfig(width=32, layers=1, heads=2), [environment.task])
+    seeds = [REPORTING_SEEDS + i for i in range(4)]
+    evaluations = []
+    for _ in range(2):
+        policy = Policy(agent, environment.task, 3, DecodingConfig(temperature=2.0), seed=5)
+        evaluations.append(evaluate(policy, environment, seeds, deadline=60))
+    first, second = evaluations
+    assert first.unfinished == () and (first.versions == -1).all()
+    assert first.returns.tolist() == second.returns.tolist() and first.lengths.tolist() == second.lengths.tolist()
+    assert first.successes is not None and np.array_equal(first.successes, first.returns > 0)
+    frames = record_video(policy, environment, seeds[0], tmp_path / "babyai.mp4", max_steps=5)
+    assert 1 < frames <= 6
+    environment.close()

@@ -1,6 +1,7 @@
 """The command line: quick help, one clear line for what is refused, and the commands that need no training."""
 
 import json
+import socket
 import subprocess
 import sys
 import textwrap
@@ -101,6 +102,8 @@ def own(tmp_path):
         (["actors=[wrong_argument]"], ["actors.wrong_argument", "no_such_argument"]),
         (["actors=[absent]"], ["actors.absent", "no_such_module_anywhere"]),
         (["actors=[cartpole_v1]", "replay.max_gigabytes=0.001"], ["replay.max_gigabytes", "replay.online_capacity"]),
+        (["actors=[cartpole_v1]", "learner.tokens_per_row=4"], ["actors.cartpole_v1", "learner.tokens_per_row"]),
+        (["actors=[boxing]", "actors.boxing.demonstrations=babyai-goto-local"], ["actors.boxing", "babyai/GoToLocal"]),
         (["actors=[cartpole_v1]", "--name", "a/b"], ["a/b"]),
         (["--resume", "no_such_run"], ["no_such_run"]),
     ],
@@ -128,6 +131,16 @@ def test_a_space_that_cannot_be_tokenised_is_refused(own, capsys, monkeypatch):
     monkeypatch.syspath_prepend(str(own))
     line = refused(capsys, "train", "actors=[unreadable]", "--config-dir", str(own), "--dry-run")
     assert "Graph" in line and "gymnasium/Unreadable" in line
+
+
+def test_a_port_in_use_is_refused(capsys, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = f"replay.port={taken.getsockname()[1]}"
+        line = refused(capsys, "train", "actors=[cartpole_v1]", port, f"logging.folder={tmp_path / 'runs'}")
+    assert port in line and "replay.port=0" in line
+    assert not (tmp_path / "runs").exists()
 
 
 def test_dry_run_tells_what_a_run_takes_and_makes_nothing(capsys, tmp_path):

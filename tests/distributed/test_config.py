@@ -53,7 +53,7 @@ def test_every_shipped_option_composes(group):
 def test_every_shipped_actor_config_is_valid():
     configs = actor_configs()
     assert {"cartpole_swingup", "babyai_goto_local", "boxing"} <= set(configs)
-    assert all(compose([f"actors=[{name}]"]).actors[name] == config for name, config in configs.items())
+    assert compose([f"actors=[{','.join(configs)}]"]).actors == configs
 
 
 def test_plain_data_round_trip():
@@ -82,6 +82,8 @@ BAD = [
     (["actors=[mine]", "logging.console=loud"], ["logging.console", "lines"]),
     (["actors=[mine]", "agent.width=7"], ["agent.width", "7"]),
     (["actors=[mine]", "evaluation.decoding.discrete=best"], ["evaluation.decoding.discrete", "greedy"]),
+    (["actors=[mine]", "stop.learner_steps=99999"], ["stop.learner_steps", "learner.steps"]),
+    (["actors=[mine]", "replay.host=nowhere"], ["replay.host", "nowhere"]),
     (["actors=[mine]", "checkpoint.keep=0"], ["checkpoint.keep", "above 0"]),
     (["actors=[mine]", "stop.wall_minutes=-1"], ["stop.wall_minutes"]),
     (["actors=[mine]", "seed=1,2"], ["seed=1,2", "takes one"]),
@@ -175,7 +177,11 @@ def test_code_named_only_by_a_run_folder_is_refused(folder, tmp_path):
     config.actors["coded"].entry_point = "os:system"
     with pytest.raises(ConfigError, match="os:system"):
         check_entry_points(config, tmp_path, [folder])
-    check_entry_points(compose(["experiment=quickstart"]), tmp_path, [])
+    config = compose(["experiment=quickstart"])
+    check_entry_points(config, tmp_path, [])
+    config.actors["boxing"].task = "gymnasium/some_module:Some-v0"
+    with pytest.raises(ConfigError, match="some_module:Some-v0"):
+        check_entry_points(config, tmp_path, [])
 
 
 def test_shipped_folder_is_the_package():

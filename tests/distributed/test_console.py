@@ -24,8 +24,8 @@ POINT = {
     "actor/environment_steps_per_s/atari/boxing": 300.0,
     "actor/environment_share/atari/boxing": 0.5,
     "actor/weights_age_s/atari/boxing": 4.0,
-    "share_actual/demonstrations/atari/boxing": 0.75,
-    "share_actual/good/atari/boxing": 0.25,
+    "share/demonstrations/atari/boxing": 0.75,
+    "share/good/atari/boxing": 0.25,
     "fleet/alive": 7.0,
 }
 

@@ -39,7 +39,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(server: ServerHandle, t
 
 
 def test_an_address_of_another_machine_is_refused(task: Callable[..., TaskSpec]) -> None:
-    with pytest.raises(ReplayServerError, match="replay.host=192.0.2.1"):
+    with pytest.raises(ReplayServerError, match=r"replay\.host=192\.0\.2\.1"):
         start_replay_server([task("x")], ReplayConfig(host="192.0.2.1"))
 
 

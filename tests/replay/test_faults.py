@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -78,7 +79,7 @@ def test_a_limit_a_stall_a_kill_and_a_restart(
         assert time.monotonic() - begin < 4.0
         done.set()
         beating.join()
-        assert max(b - a for a, b in zip(beats, beats[1:])) < 0.5, "a call into Reverb held the GIL"
+        assert max(b - a for a, b in itertools.pairwise(beats)) < 0.5, "a call into Reverb held the GIL"
         while sampler.get(0.2) is not None:
             pass
         os.kill(server.pid, signal.SIGCONT)
@@ -132,10 +133,10 @@ def test_a_set_stop_flag_ends_waits(
     try:
         threading.Timer(0.5, stop.set).start()
         begin = time.monotonic()
-        for seed in range(40):
+        for seed in range(20):  # about 100 windows, of which 32 may be unconfirmed
             writer.write_episode(**episode(spec, 30, seed))
+        assert time.monotonic() - begin < 5
         assert not writer.close(0.5)
-        assert time.monotonic() - begin < 60
         assert writer.blocked_seconds > 0.1
     finally:
         os.kill(server.pid, signal.SIGCONT)

@@ -4,11 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from replay.server import ServerHandle
+from agent.task import TaskSpec
+from replay.config import ReplayConfig
+from replay.listen_address import listening_addresses
+from replay.server import ServerHandle, start_replay_server
 
 CODE = """
 import json, os, resource, sys
@@ -27,7 +31,9 @@ assert writer.close(10)
 sampler = WindowSampler({address!r}, task, "online", config)
 window = sampler.get(20)
 print(json.dumps({{
-    "loader": reverb_client.loaded_with(), "tensorflow": "tensorflow" in sys.modules, "episode": window.metadata.episode_id,
+    "loader": reverb_client.loaded_with(),
+    "tensorflow": "tensorflow" in sys.modules,
+    "episode": window.metadata.episode_id,
     "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
 }}))
 """
@@ -58,8 +64,23 @@ def test_light(server: ServerHandle) -> None:
     assert float(str(answer["megabytes"])) < 150
 
 
-def test_plain(server: ServerHandle) -> None:
-    answer = run(server, "plain")
+SIGNATURE = """
+from tensorflow import TensorSpec
+from tensorflow.python.saved_model import nested_structure_coder
+from replay.signature import encode_signature
+from replay.tables import table_configs
+signature = table_configs([make_task("loader")], ReplayConfig())[0].signature
+theirs = nested_structure_coder.encode_structure(
+    {name: TensorSpec(shape, dtype, name) for name, (dtype, shape) in signature.items()}
+)
+assert type(theirs).FromString(encode_signature(signature)) == theirs
+"""
+
+
+def test_plain_client_and_plain_server(task: Callable[..., TaskSpec]) -> None:
+    with start_replay_server([task("loader")], ReplayConfig(loader="plain")) as server:
+        assert listening_addresses(server.port) == {"127.0.0.1"}
+        answer = run(server, "plain", SIGNATURE)
     assert answer["loader"] == "plain" and answer["tensorflow"]
 
 
@@ -71,7 +92,7 @@ def test_plain(server: ServerHandle) -> None:
     ],
 )
 def test_a_light_loader_that_does_not_fit_is_refused_with_the_way_out(server: ServerHandle, before: str) -> None:
-    with pytest.raises(AssertionError, match="LoaderError.*replay.loader=plain"):
+    with pytest.raises(AssertionError, match=r"LoaderError.*replay\.loader=plain"):
         run(server, "light", before)
 
 

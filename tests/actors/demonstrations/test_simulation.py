@@ -29,11 +29,11 @@ def test_every_episode_comes_once_and_as_recorded_however_many_at_once(num_envs:
 
 
 def test_slots_do_not_change_what_is_observed() -> None:
-    records = [played(BOXING, seed) for seed in range(4)]
-    alone, together = (make_environment(BOXING, n) for n in (1, 4))
-    one = dict(item for item in simulate(alone, records.__getitem__, range(4)) if item is not None)
-    all_at_once = dict(item for item in simulate(together, records.__getitem__, range(4)) if item is not None)
-    for index in range(4):
+    records = [played(BOXING, seed) for seed in range(2)]
+    alone, together = (make_environment(BOXING, n) for n in (1, 3))
+    one = dict(item for item in simulate(alone, records.__getitem__, range(2)) if item is not None)
+    all_at_once = dict(item for item in simulate(together, records.__getitem__, range(2)) if item is not None)
+    for index in range(2):
         assert np.array_equal(one[index].observation["image"], all_at_once[index].observation["image"])
         assert one[index].truncated and one[index].length == 12
 

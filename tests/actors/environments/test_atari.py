@@ -34,11 +34,11 @@ def area_weights(size: int, out: int) -> np.ndarray:
 def shrink(frame: np.ndarray) -> np.ndarray:
     """Mean over areas, [210, 160, 3] to [64, 80, 3], before rounding."""
     rows, columns = area_weights(ROWS, atari.IMAGE_HEIGHT), area_weights(COLUMNS, atari.IMAGE_WIDTH)
-    return np.einsum("yr,rcd,xc->yxd", rows, frame.astype(np.float64), columns)
+    return np.moveaxis(np.tensordot(columns, np.tensordot(rows, frame.astype(np.float64), (1, 0)), (1, 1)), 0, 1)
 
 
 def test_equals_an_independent_emulation() -> None:
-    steps, seed = 300, 11
+    steps, seed = 200, 11
     environment = atari.make("atari/boxing", 1)
     game = emulator("boxing", seed, sticky=0.25)
     actions = game.getMinimalActionSet()
@@ -99,7 +99,7 @@ def test_a_quarter_of_frames_repeat_the_action_before() -> None:
     pictures = []
     for delay in range(5):
         game = emulator("freeway", 0, sticky=0.0)
-        for _ in range(80):
+        for _ in range(20):
             game.act(ale_py.Action.NOOP)
         screens = []
         for frame in range(4):
@@ -109,16 +109,16 @@ def test_a_quarter_of_frames_repeat_the_action_before() -> None:
 
     environment = atari.make("atari/freeway", 10)
     delays = np.zeros(5, int)
-    for round_ in range(20):
+    for round_ in range(10):
         environment.reset(range(10), range(10 * round_, 10 * round_ + 10))
-        for _ in range(20):
+        for _ in range(5):
             environment.step(np.zeros(10, int))
         for image in environment.step(np.ones(10, int)).observation["image"]:  # action 1 of Freeway is UP
             delays[np.argmin([np.abs(image - picture).sum() for picture in pictures])] += 1
-    # The share that sets in at once is 0.75 with standard error 0.03, one frame late 0.19 with 0.03.
-    assert delays.sum() == 200
-    assert 0.63 <= delays[0] / 200 <= 0.87, delays
-    assert 0.08 <= delays[1] / 200 <= 0.30, delays
+    # The share that sets in at once is 0.75 with standard error 0.04, one frame late 0.19 with 0.04.
+    assert delays.sum() == 100
+    assert 0.58 <= delays[0] / 100 <= 0.92, delays
+    assert 0.04 <= delays[1] / 100 <= 0.34, delays
 
 
 def test_raw_rewards_and_no_end_on_life_loss() -> None:
@@ -127,7 +127,7 @@ def test_raw_rewards_and_no_end_on_life_loss() -> None:
     environment.reset(range(4), range(4))
     source = np.random.default_rng(3)
     lives, lost_within, largest, ended_with_life = environment.lives.copy(), 0, 0.0, 0
-    for _ in range(700):
+    for _ in range(500):
         step = environment.step(source.integers(environment.task.action.num_values, size=4))
         lost_within += int(((environment.lives < lives) & ~step.terminated).sum())
         ended_with_life += int((step.terminated & (environment.lives > 0)).sum())
@@ -137,7 +137,7 @@ def test_raw_rewards_and_no_end_on_life_loss() -> None:
             slots = np.flatnonzero(step.done)
             environment.reset(slots, slots + 100)
             lives = environment.lives.copy()
-    assert lost_within >= 4 and ended_with_life == 0
+    assert lost_within >= 3 and ended_with_life == 0
     assert largest >= 10.0
 
 

@@ -187,3 +187,10 @@ else:
         assert f"MUJOCO_GL={library}" in answer.stdout and "libegl1" in answer.stdout
     else:
         assert "drawn" in answer.stdout or "libegl1" in answer.stdout  # a machine without OpenGL is told so
+
+
+def test_a_task_that_needs_opengl_at_its_resets_says_so() -> None:
+    script = "from actors.environments import dm_control; dm_control.make('dm_control/quadruped-escape', 1)"
+    variables = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=variables)
+    assert "set MUJOCO_GL=egl" in answer.stderr

@@ -1,0 +1,67 @@
+"""What can be known before any process starts: the model reads the tasks, and the machine has what is asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distributed.errors import ConfigError, refusing
+from distributed.plan import RunPlan
+
+if TYPE_CHECKING:
+    from agent.agent import Agent
+    from agent.task import TaskSpec
+
+
+def check_run(plan: RunPlan) -> None:
+    """Raise ClowderError where a run would fail for a reason that is plain already."""
+    from learner.learner import pick_device
+    from replay.listen_address import port_is_free
+    from replay.tables import table_configs
+
+    config = plan.config
+    with refusing(""):
+        pick_device(config.learner.device)
+        table_configs(plan.specs, config.replay)
+    agent = model_of(plan)
+    for name, task in plan.tasks.items():
+        least = context_tokens(agent, task)
+        if least > config.learner.tokens_per_row:
+            raise ConfigError(
+                f"actors.{name}: {task.context_steps} steps of context are at least {least} tokens, above "
+                f"learner.tokens_per_row ({config.learner.tokens_per_row}); raise that, or lower the context_steps"
+            )
+    if config.replay.port and not port_is_free(config.replay.host, config.replay.port):
+        raise ConfigError(
+            f"replay.port={config.replay.port} on {config.replay.host} is in use; stop what listens there, or set "
+            "replay.port=0 to take a free one"
+        )
+
+
+def model_of(plan: RunPlan) -> Agent:
+    """The model without memory for its weights; ClowderError where it cannot be built or cannot read a task."""
+    import torch
+
+    from agent.agent import Agent
+
+    with refusing("model"), torch.device("meta"):
+        return Agent(plan.config.agent, plan.specs)
+
+
+def context_tokens(agent: Agent, task: TaskSpec) -> int:
+    """Fewest positions that a full context of a task takes: with empty texts, since theirs are not known yet."""
+    import torch
+
+    from agent.inputs import TaskInputs, encode_texts
+
+    steps = task.context_steps
+    arrays = {key: spec for key, spec in task.observation.items() if spec.kind != "text"}
+    texts = [{key: "" for key in task.observation if key not in arrays}]
+    inputs = TaskInputs(
+        task,
+        {key: torch.zeros(1, steps, *spec.shape) for key, spec in arrays.items()},
+        encode_texts(task, texts, agent.text),
+        torch.zeros(1, steps, task.action_tokens),
+        torch.zeros(1, dtype=torch.bool),
+        torch.full((1,), steps),
+    )
+    return int(agent.valid_positions(inputs).sum())

@@ -1,0 +1,55 @@
+"""`Reporter`: tells one point of a run to TensorBoard, the rows file, the console and the status file alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import yaml
+
+from distributed.config import to_dict
+from distributed.console import Console
+from distributed.metrics import MetricsWriter
+from distributed.plan import RunPlan
+from distributed.progress import Progress
+from distributed.run_folder import RunFolder
+from learner.checkpoint import latest_checkpoint, read_extra
+
+
+class Reporter:
+    """What a run knows and says of itself.
+
+    Attributes:
+        progress: counters and clock, from the newest checkpoint of the folder if there is one.
+        metrics: the writer.
+    """
+
+    def __init__(self, plan: RunPlan, run: RunFolder, console: Console) -> None:
+        checkpoint = latest_checkpoint(run.checkpoints)
+        step = None if checkpoint is None else int(checkpoint.name)
+        self.progress = Progress(plan, None if checkpoint is None else read_extra(checkpoint))
+        self.metrics = MetricsWriter(run.tensorboard, run.metrics, resumed_from=step)
+        self.metrics.text("config", yaml.safe_dump(to_dict(plan.config), sort_keys=False), step or 0)
+        self._run, self._console, self._every = run, console, plan.config.logging.every_seconds
+        self._at = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """``logging.every_seconds`` have passed since the last point."""
+        return time.monotonic() - self._at >= self._every
+
+    def point(self, further: Mapping[str, float] | None = None) -> None:
+        """One point of all scalars of `Progress`, and ``further`` ones."""
+        self._at = time.monotonic()
+        progress = self.progress
+        steps, taken, seconds = progress.learner_steps, progress.environment_steps, progress.wall_seconds
+        values = progress.scalars() | dict(further or {})
+        self.metrics.scalars(values, learner_steps=steps, environment_steps=taken, wall_seconds=seconds)
+        clock = {"learner_steps": steps, "environment_steps": taken, "wall_seconds": seconds}
+        self._console.update(values | clock)
+        self._run.write_status(self._console.phase, self._console.metrics)
+
+    def phase(self, phase: str) -> None:
+        """Enter one of `distributed.run_folder.PHASES`."""
+        self._console.set_phase(phase)
+        self._run.write_status(phase, self._console.metrics)

@@ -1,0 +1,166 @@
+"""`cluster.mode=serial`: the components of a run in one process, taking turns, for breakpoints and fast tests.
+
+Only the replay server is a process of its own. Each turn every replayer and every environment actor does a little and
+the learner makes one update, so a debugger steps through the whole walk of one number.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from distributed.components import connect_actor, connect_replayer, make_actor_parts
+from distributed.console import Console
+from distributed.evaluation import Round, final_round, monitoring_round
+from distributed.final_evaluation import checkpoint_version, longest_first, make_result, video_path
+from distributed.learner_loop import LearnerLoop, make_learner_parts
+from distributed.parameter_store import ParameterStore
+from distributed.plan import RunPlan
+from distributed.reporter import Reporter
+from distributed.result import Result
+from distributed.run_folder import RunFolder
+from distributed.run_log import run_log
+from distributed.stop_request import StopRequest
+from distributed.weight_exchange import LocalWeightLink, Puller
+from replay.server import start_replay_server
+
+STEPS_A_TURN = 8
+"""Vector steps of each environment actor between two updates."""
+REPLAYING_SECONDS_A_TURN = 0.05
+"""Of each replayer, until its set is in replay."""
+
+
+def train_serially(plan: RunPlan, run: RunFolder) -> Result:
+    """`distributed.coordinator.train` in this process; it raises the same, and what a component raises."""
+    with (
+        StopRequest() as stop,
+        Console(plan.config) as console,
+        run_log(run.log, plan.config.logging.level, console.say),
+        start_replay_server(plan.specs, plan.config.replay, log=run.path / "replay.log") as server,
+    ):
+        serial = SerialRun(plan, run, console, stop, server.address)
+        try:
+            return serial.run()
+        finally:
+            serial.close()
+
+
+class SerialRun:
+    """All components of one run, and the one loop that gives them turns."""
+
+    def __init__(self, plan: RunPlan, run: RunFolder, console: Console, stop: StopRequest, address: str) -> None:
+        import torch
+
+        torch.set_num_threads(plan.config.cluster.learner_threads)
+        self.plan, self.config, self.folder, self.console, self.stop = plan, plan.config, run, console, stop
+        self.reporter = Reporter(plan, run, console)
+        self.progress = self.reporter.progress
+        # The learner writes into its weights in place; what is published must stay as it was.
+        self.store = ParameterStore(keep=lambda weights: {name: value.copy() for name, value in weights.items()})
+        self.stopping = threading.Event()
+        self.learner = LearnerLoop(
+            make_learner_parts(plan, run.checkpoints), address, LocalWeightLink(self.store), self.progress.state
+        )
+        self.replayers = {name: self._replayer(name, address) for name in plan.demonstrations}
+        self.actors = [
+            self._actor(name, number, address)
+            for name, actor in self.config.actors.items()
+            for number in range(actor.num_actors)
+        ]
+        self._monitored_at = time.monotonic()
+        self._rounds = 0
+
+    def _replayer(self, name: str, address: str) -> Any:
+        from actors.demonstrations.open_set import open_set
+
+        actor = self.plan.actor(name)
+        opened = open_set(actor.demonstrations or "", actor)
+        return connect_replayer(self.plan, name, opened, address, [], self.stopping)
+
+    def _actor(self, name: str, number: int, address: str) -> tuple[str, Any, Puller]:
+        task, actor_id = self.plan.tasks[name].name, f"{name}-{number}"
+        parts = make_actor_parts(self.plan, name, actor_id, self.progress.counters.begin(task, actor_id))
+        puller = Puller(LocalWeightLink(self.store), parts.policy, self.config.cluster.pull_seconds)
+        return task, connect_actor(self.plan, parts, address, self.stopping), puller
+
+    def run(self) -> Result:
+        """Take turns to the first stop condition, then evaluate."""
+        self.reporter.phase("training")
+        while not (why := self._end()):
+            self.turn()
+        self.console.say(f"training ends: {why}")
+        self.learner.close()
+        for _, actor, _ in self.actors:
+            actor.close(2.0)
+        for replayer in self.replayers.values():
+            replayer.close(2.0)
+        self._collect()
+        checkpoint = self.learner.save()
+        self.reporter.point()
+        if self.stop.requested:
+            raise KeyboardInterrupt
+        self.reporter.phase("evaluating")
+        rounds, version = self._evaluate(), checkpoint_version(checkpoint)
+        return make_result(self.plan, self.progress, version, rounds, self.reporter.metrics)
+
+    def turn(self) -> None:
+        """A little of every component."""
+        for replayer in self.replayers.values():
+            if not replayer.done:
+                replayer.run(episodes=1, seconds=REPLAYING_SECONDS_A_TURN)
+        self.learner.publish_if_due()
+        for _, actor, puller in self.actors:
+            puller.pull_if_due()
+            actor.run(STEPS_A_TURN)
+        if not self.learner.empty_tables():
+            self.learner.step()
+        if self.reporter.due:
+            self._collect()
+            self.reporter.point()
+        every = self.config.evaluation.every_seconds
+        if every > 0 and time.monotonic() - self._monitored_at >= every:
+            self._monitor()
+
+    def _end(self) -> str:
+        if self.stop.requested:
+            return "it was asked to stop"
+        if self.learner.done:
+            return "the learner has made its last step"
+        return self.progress.limit_reached()
+
+    def _collect(self) -> None:
+        self.progress.of_learner(self.learner.report())
+        for task, actor, _ in self.actors:
+            identity = {"actor_id": actor.identity.actor_id, "incarnation": actor.identity.incarnation}
+            self.progress.of_actor(task, vars(actor.report()) | identity)
+
+    def _monitor(self) -> None:
+        self._monitored_at = time.monotonic()
+        published = self.store.newer_than(-1)
+        assert published is not None  # the learner publishes before its first step
+        rounds = [monitoring_round(self.plan, name, self._agent(), published, self._rounds) for name in self.plan.tasks]
+        self._rounds += 1
+        self.progress.of_evaluator(rounds)
+
+    def _evaluate(self) -> list[Round]:
+        agent, version = self._agent(), self.learner.learner.version
+        agent.load_state_dict(self.learner.learner.agent.state_dict())
+        end = time.monotonic() + 60 * self.config.evaluation.final_minutes
+        rounds = []
+        for name in longest_first(self.plan):
+            video = video_path(self.folder, self.plan, name) if self.config.evaluation.videos else None
+            rounds.append(final_round(self.plan, name, agent, version, max(1.0, end - time.monotonic()), video))
+        return rounds
+
+    def _agent(self) -> Any:
+        """An agent of its own for evaluation, so that the learner's stays in training mode."""
+        from agent.agent import Agent
+
+        return Agent(self.config.agent, self.plan.specs)
+
+    def close(self) -> None:
+        """Free what is held, whatever happened before."""
+        self.stopping.set()
+        self.learner.interrupt()
+        self.reporter.metrics.close()

@@ -1,0 +1,188 @@
+"""Whole runs of `clowder train` in real processes: to the end, resumed, shot at, and interrupted."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from distributed.metrics import read_rows
+from distributed.result import Result
+from distributed.run_folder import RunFolder
+
+TASK = "gymnasium/CartPole-v1"
+SMALL = [
+    "actors=[cartpole_v1]", "actors.cartpole_v1.envs_per_actor=4", "agent.width=32", "agent.layers=1", "agent.heads=2",
+    "learner.windows_per_batch=8", "cluster.publish_seconds=0.2", "cluster.pull_seconds=0.2",
+    "cluster.report_seconds=0.2", "logging.every_seconds=0.3", "logging.console=lines", "evaluation.every_seconds=0",
+    "evaluation.final_episodes=2", "evaluation.video_steps=10", "learner.good_threshold=-1",
+]  # fmt: skip
+
+
+@contextlib.contextmanager
+def clowder(*words, cwd, environment=None):
+    """A `clowder` process in a group of its own, as a terminal makes it; killed with all it started at the end."""
+    with (cwd / "output.txt").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "distributed.cli", *map(str, words)],
+            cwd=cwd, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=os.environ | (environment or {}),
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        for each in [*descendants(process.pid), psutil.Process(process.pid)] if process.poll() is None else []:
+            with contextlib.suppress(psutil.Error):
+                each.kill()
+        process.wait(10)
+
+
+def descendants(pid):
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
+
+def output(cwd):
+    return (cwd / "output.txt").read_text()
+
+
+def train(*words, cwd, seconds=90, code=0):
+    with clowder("train", *words, cwd=cwd) as process:
+        assert process.wait(seconds) == code, output(cwd)
+
+
+def wait_for(what, process, cwd, seconds=60):
+    """Poll until ``what()`` is true, while the run lives."""
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert process.poll() is None, output(cwd)
+        assert time.monotonic() < end, output(cwd)
+        time.sleep(0.1)
+    return found
+
+
+def find(process, title):
+    """Pid of the run's process whose title or command line has ``title``."""
+    for each in descendants(process.pid):
+        with contextlib.suppress(psutil.Error):
+            if title in " ".join(each.cmdline()):
+                return each.pid
+    return None
+
+
+def check_documented(names):
+    """Every scalar of a run is in docs/metrics.md."""
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    patterns = [re.sub("<[a-z]+>", ".+", name) for name in re.findall(r"`([a-z_]+/[a-z_0-9/<>]+)`", page)]
+    missing = [name for name in names if not any(re.fullmatch(pattern, name) for pattern in patterns)]
+    assert not missing, missing
+
+
+def test_a_run_to_its_end_and_its_resume(cartpole_set, tmp_path):
+    demonstrations = f"actors.cartpole_v1.demonstrations={cartpole_set}"
+    train(*SMALL, demonstrations, "stop.learner_steps=30", "--name", "whole", cwd=tmp_path)
+    run = RunFolder.open(tmp_path / "runs" / "whole")
+    first = Result.read(run.result)
+    assert first.learner_steps == 30 and first.environment_steps > 0
+    assert first.tasks[TASK].episodes == 2
+    assert run.curves.stat().st_size > 0 and (run.videos / "gymnasium-CartPole-v1.mp4").stat().st_size > 0
+    assert TASK in output(tmp_path)
+    assert "start-up, seconds since ray.init" in run.log.read_text()
+    values = {name for row in read_rows(run.metrics) for name in row["values"]}
+    expected = ("learner/loss", "system/time_to_first_update_s", "fleet/alive", f"replay/size/demonstrations/{TASK}")
+    assert set(expected) <= values
+    check_documented(values)
+    state = json.loads((run.checkpoints / "000000030" / "state.json").read_text())
+    assert state["extra"]["environment_steps"] == first.environment_steps
+
+    train("--resume", run.path, "stop.learner_steps=45", cwd=tmp_path)
+    again = Result.read(run.result)
+    assert again.learner_steps == 45
+    assert again.environment_steps >= first.environment_steps
+    assert again.wall_seconds > first.wall_seconds and again.policy_version > first.policy_version
+    rows = read_rows(run.metrics)
+    steps, taken = ([row[name] for row in rows] for name in ("learner_steps", "environment_steps"))
+    assert steps == sorted(steps) and taken == sorted(taken)
+
+
+@pytest.mark.timeout(180)
+def test_killed_processes_come_back_and_ctrl_c_leaves_a_checkpoint_and_no_process(cartpole_set, tmp_path):
+    words = [f"actors.cartpole_v1.demonstrations={cartpole_set}", "stop.learner_steps=1000000", "learner.steps=1000000"]
+    with clowder("train", *SMALL, *words, "checkpoint.every_seconds=1", "--name", "shot", cwd=tmp_path) as process:
+        wait_for((tmp_path / "runs/shot/status.json").exists, process, tmp_path)
+        run = RunFolder.open(tmp_path / "runs" / "shot")
+
+        def metrics():
+            return run.read_status()["metrics"]
+
+        def all_alive_again(restarts):
+            now = metrics()
+            return now.get("fleet/restarts", 0) >= restarts and now["fleet/alive"] == now["fleet/wanted"] >= 2 and now
+
+        wait_for(lambda: metrics().get("environment_steps") and list(run.checkpoints.glob("0*")), process, tmp_path)
+        before = metrics()
+        os.kill(find(process, "EnvironmentActorProcess"), signal.SIGKILL)
+        after = wait_for(lambda: all_alive_again(1), process, tmp_path)
+        assert after["environment_steps"] >= before["environment_steps"]
+
+        wait_for(lambda: metrics()["environment_steps"] > after["environment_steps"], process, tmp_path)
+        os.kill(find(process, "replay.server_process"), signal.SIGKILL)
+        os.kill(find(process, "LearnerProcess"), signal.SIGKILL)
+        wait_for(lambda: all_alive_again(3), process, tmp_path)
+        learned = metrics()["learner_steps"]
+        wait_for(lambda: metrics()["learner_steps"] > learned + 5, process, tmp_path)
+        assert metrics()["learner/version"] > before["learner/version"]
+
+        started = descendants(process.pid)
+        os.killpg(process.pid, signal.SIGINT)
+        asked = time.monotonic()
+        assert process.wait(30) == 130, output(tmp_path)
+        assert time.monotonic() - asked < 15
+    assert "--resume" in output(tmp_path)
+    status = run.read_status()
+    assert status["phase"] == "interrupted"
+    assert (run.checkpoints / f"{status['metrics']['learner_steps']:09.0f}" / "MANIFEST.json").exists()
+    left = [each for each in started if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+    assert not left, left
+
+
+BROKEN = """
+import gymnasium, numpy as np
+
+class Broken(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+    steps = 0
+
+    def reset(self, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        return np.full(2, np.nan if self.steps == 5 else 0.0, np.float32), 0.0, False, False, {}
+
+def make(**settings):
+    return Broken()
+"""
+
+
+def test_an_environment_that_keeps_failing_ends_the_run_with_its_own_words(tmp_path):
+    (tmp_path / "mine" / "actors").mkdir(parents=True)
+    (tmp_path / "broken_environment.py").write_text(BROKEN)
+    (tmp_path / "mine" / "actors" / "broken.yaml").write_text(
+        "broken:\n  task: mine/broken\n  entry_point: broken_environment:make\n  envs_per_actor: 2\n"
+        "  random_return: 0.0\n  reference_return: 1.0\n"
+    )
+    words = [*SMALL[2:], "actors=[broken]", "cluster.restarts=0", "--config-dir", tmp_path / "mine", "--name", "broken"]
+    with clowder("train", *words, cwd=tmp_path, environment={"PYTHONPATH": str(tmp_path)}) as process:
+        assert process.wait(90) == 2, output(tmp_path)
+    said = output(tmp_path).strip().splitlines()[-1]
+    assert "environment_actor/broken-0 died" in said and "mine/broken" in said and "step 5" in said, said
+    assert RunFolder.open(tmp_path / "runs" / "broken").read_status()["phase"] == "failed"

@@ -1,0 +1,46 @@
+"""The whole loop in one process: replay, actor, learner, evaluation."""
+
+import json
+
+from distributed.compose import compose
+from distributed.config import to_dict
+from distributed.coordinator import train
+from distributed.metrics import read_rows
+from distributed.run_folder import RunFolder
+from learner.checkpoint import latest_checkpoint
+
+
+def config_of(cartpole_set, tmp_path, steps):
+    return compose(
+        [
+            "actors=[cartpole_v1]", f"actors.cartpole_v1.demonstrations={cartpole_set}", "cluster=serial",
+            "name=serial", f"logging.folder={tmp_path}", "logging.every_seconds=0.2", "logging.console=off",
+            "actors.cartpole_v1.envs_per_actor=4", "agent.width=32", "agent.layers=1", "agent.heads=2",
+            "learner.windows_per_batch=8", f"stop.learner_steps={steps}", "cluster.publish_seconds=0",
+            "cluster.pull_seconds=0.1", "evaluation.every_seconds=1", "evaluation.episodes=2",
+            "evaluation.final_episodes=3", "evaluation.video_steps=20", "learner.good_threshold=-1",
+        ]
+    )  # fmt: skip
+
+
+def test_a_run_in_one_process_and_its_resume(cartpole_set, tmp_path):
+    config = config_of(cartpole_set, tmp_path, steps=40)
+    run = RunFolder.create(tmp_path / "serial", to_dict(config), ["test"])
+    result = train(config, run, resume=False)
+    assert result.learner_steps == 40 and result.environment_steps > 0
+    assert result.online_windows_learned > 0  # every episode counts as good here
+    assert result.tasks["gymnasium/CartPole-v1"].episodes == 3
+    assert (run.videos / "gymnasium-CartPole-v1.mp4").stat().st_size > 0
+    values = {name for row in read_rows(run.metrics) for name in row["values"]}
+    assert {"learner/loss", "return/gymnasium/CartPole-v1", "lag/versions_mean"} <= values
+    assert latest_checkpoint(run.checkpoints).name == "000000040"
+
+    longer = config_of(cartpole_set, tmp_path, steps=50)
+    again = train(longer, run, resume=True)
+    assert again.learner_steps == 50
+    assert again.environment_steps > result.environment_steps
+    assert again.wall_seconds > result.wall_seconds
+    assert again.policy_version > result.policy_version
+    state = json.loads((run.checkpoints / "000000050" / "state.json").read_text())
+    (actor,) = state["extra"]["counters"]["actors"]
+    assert actor["incarnation"] == 1  # the resumed process is not taken for the one before
