@@ -19,7 +19,7 @@ def pack(lengths: np.ndarray, row_length: int) -> tuple[np.ndarray, int]:
         raise ValueError(f"a segment of {lengths.max()} positions does not fit rows of {row_length}")
     start = np.zeros(len(lengths), np.int64)
     used: list[int] = []
-    first_open = {}
+    first_open: dict[int, int] = {}
     for index in np.argsort(-lengths, kind="stable"):
         length = int(lengths[index])
         # Segments come longest first: a row that had no room for this length never has again for the same length.

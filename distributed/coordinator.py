@@ -21,6 +21,7 @@ import ray
 from distributed import ray_cluster
 from distributed.config import TrainConfig
 from distributed.console import Console
+from distributed.errors import ClowderError
 from distributed.final_evaluation import evaluate_in_processes
 from distributed.fleet import Fleet, Member, root_cause
 from distributed.plan import RunPlan, make_plan
@@ -38,7 +39,7 @@ from distributed.result import Result
 from distributed.run_folder import RunFolder
 from distributed.run_log import run_log
 from distributed.start_up import StartUp
-from distributed.stop_request import StopRequest
+from distributed.stop_request import StopRequest, kill_descendants
 from learner.checkpoint import latest_checkpoint
 from replay.server import ServerHandle, start_replay_server
 from replay.table_info import ReplayMonitor
@@ -91,7 +92,11 @@ class Coordinator:
         """Start, supervise, stop, evaluate."""
         self.reporter.phase("starting")
         self._start()
-        why = self._supervise()
+        try:
+            why = self._supervise()
+        except ClowderError:
+            self._stop_fleet()  # what was learned until now stays
+            raise
         self.console.say(f"training ends: {why}")
         checkpoint = self._stop_fleet()
         if self.stop.requested:
@@ -114,9 +119,12 @@ class Coordinator:
             self.store = spawn(ParameterStoreProcess, cpus=0.0, threads=1, restarts=-1)
             self._add_members()
             self.start_up.mark("processes are asked for")
-            while not server.done() and not self.stop.requested:
+            while not server.done():
+                if self.stop.requested:  # nothing is there yet that could be saved
+                    kill_descendants("replay.server_process")
+                    raise KeyboardInterrupt
                 time.sleep(0.05)
-            self.server = server.result(timeout=self.config.replay.start_deadline + 10.0)
+            self.server = server.result()
         self.start_up.mark("replay server is up")
         self.monitor = ReplayMonitor(self.server.address, loader=self.config.replay.loader)
         if not self.server.restored:

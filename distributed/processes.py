@@ -244,7 +244,8 @@ class ReplayerProcess(_Shell):
         from actors.demonstrations.open_set import open_set
 
         actor = self.plan.actor(self._name)
-        return open_set(actor.demonstrations or "", actor)
+        # One environment: several finish their first episodes together, and the learner waits for the first.
+        return open_set(actor.demonstrations or "", actor, num_envs=1)
 
     def run(self, address: str, cursor: list[int]) -> dict[str, Any]:
         """Write from the cursor to the end of the set."""

@@ -75,7 +75,7 @@ class SerialRun:
         from actors.demonstrations.open_set import open_set
 
         actor = self.plan.actor(name)
-        opened = open_set(actor.demonstrations or "", actor)
+        opened = open_set(actor.demonstrations or "", actor, num_envs=1)
         return connect_replayer(self.plan, name, opened, address, [], self.stopping)
 
     def _actor(self, name: str, number: int, address: str) -> tuple[str, Any, Puller]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -46,12 +47,11 @@ class StopRequest:
         os.write(sys.stderr.fileno(), b"\nstopping: a checkpoint is written first; once more to end at once\n")
 
 
-def kill_descendants() -> None:
-    """Kill every process that this one started, and theirs."""
+def kill_descendants(named: str = "") -> None:
+    """Kill every process that this one started, and theirs; only those with ``named`` in their command line."""
     import psutil
 
     for process in psutil.Process().children(recursive=True):
-        try:
-            process.kill()
-        except psutil.Error:
-            continue
+        with contextlib.suppress(psutil.Error):
+            if named in " ".join(process.cmdline()):
+                process.kill()

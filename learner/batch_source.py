@@ -110,13 +110,18 @@ class BatchSource:
             self._thread = threading.Thread(target=self._prefetch, name="batches", daemon=True)
             self._thread.start()
         # The maker has the data deadline itself; the rest is its own work on one batch.
-        try:
-            item = self._ready.get(timeout=self._config.data_deadline + 60.0)
-        except queue.Empty:
-            raise NoData("the thread that prepares batches gave none in time") from None
-        if isinstance(item, BaseException):
-            raise item
-        return item
+        deadline = time.monotonic() + self._config.data_deadline + 60.0
+        while not self._stop.is_set():  # `close`, from another thread, ends the wait
+            try:
+                item = self._ready.get(timeout=0.5)
+            except queue.Empty:
+                if time.monotonic() > deadline:
+                    raise NoData("the thread that prepares batches gave none in time") from None
+                continue
+            if isinstance(item, BaseException):
+                raise item
+            return item
+        raise NoData("stopped")
 
     def close(self) -> None:
         """Stop the thread."""

@@ -79,7 +79,7 @@ def restore_checkpoint(folder: Path, learner: Learner) -> dict[str, Any]:
 
 def optimiser_tensors(learner: Learner) -> dict[str, torch.Tensor]:
     """State of the optimiser by ``<slot>/<parameter name>``."""
-    names = {parameter: name for name, parameter in learner.agent.named_parameters()}
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in learner.agent.named_parameters()}
     return {
         f"{slot}/{names[parameter]}": value.detach().cpu().contiguous().clone()
         for parameter, state in learner.optimiser.state.items()

@@ -124,11 +124,9 @@ class ItemStream:
             self.blocked_seconds += time.monotonic() - begin
 
     def forget(self) -> None:
-        """Let go of all stored cells, once the items made of them are confirmed."""
-        begin = time.monotonic()
-        with contextlib.suppress(RuntimeError):  # at its timeout Reverb lets go all the same; the items stay pending
-            self._writer.EndEpisode(True, int(self._deadline * 1000))
-        self.blocked_seconds += time.monotonic() - begin
+        """Let go of all stored cells; items made of them that are not confirmed yet keep theirs."""
+        with contextlib.suppress(RuntimeError):  # at its timeout Reverb lets go all the same, and goes on sending
+            self._writer.EndEpisode(True, 1)
 
     def close(self, deadline: float) -> bool:
         """Confirm what is unconfirmed, within ``deadline`` seconds, and end; False where windows were dropped."""

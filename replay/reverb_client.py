@@ -81,7 +81,6 @@ def _load(loader: str) -> tuple[str, ModuleType]:
         try:
             return "light", _checked(_load_light(), "light")
         except (LoaderError, OSError, ImportError) as error:
-            sys.modules.pop(_MODULE, None)
             if loader == "light":
                 raise LoaderError(f"{error}; replay.loader=plain avoids this at about 400 MB a process") from error
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -106,8 +105,8 @@ def _load_light() -> ModuleType:
     )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[_MODULE] = module
     spec.loader.exec_module(module)
+    sys.modules[_MODULE] = module
     return module
 
 

@@ -14,9 +14,10 @@ import numpy as np
 from agent.task import TaskSpec
 from replay.config import ReplayConfig
 from replay.item_stream import Cell, ItemStream
-from replay.step_buffer import StepBuffer, checked
+from replay.step_buffer import StepBuffer
 from replay.tables import metadata_bytes, table_for
-from replay.window import OBSERVATION_PREFIX, WindowMetadata, window_signature
+from replay.whole_episode import episode_columns
+from replay.window import OBSERVATION_PREFIX, WindowMetadata
 
 
 @dataclasses.dataclass
@@ -86,7 +87,6 @@ class EpisodeWriter:
         self._is_good = is_good
         self._fields: dict[str, Any] = dict(metadata or {})
         self._random = np.random.default_rng(seed)
-        self._signature = window_signature(task)
         self._metadata_bytes = metadata_bytes(task)
         self._tables = {name: table_for(task.name, name) for name in (source, "good", "ends")}
         used = [self._tables[name] for name in ([source, "ends"] if config.ends else [source])]
@@ -225,28 +225,21 @@ class EpisodeWriter:
         Raises:
             ValueError, ReplayUnavailable: as `step`.
         """
+        columns = episode_columns(
+            self.task,
+            observation,
+            {
+                "action": action,
+                "label": action if label is None else label,
+                "label_mask": label_mask,
+                "reward": reward,
+                "policy_version": policy_version,
+                "log_prob": log_prob,
+            },
+            terminated,
+            truncated,
+        )
         steps = len(reward)
-        if steps < 1:
-            raise ValueError(f"{self.task.name}: an episode has at least one step")
-        last = np.arange(steps) == steps - 1
-        columns: dict[str, np.ndarray] = {
-            "action": action,
-            "label": action if label is None else label,
-            "label_mask": np.ones(steps, bool) if label_mask is None else label_mask,
-            "reward": reward,
-            "terminated": last & terminated,
-            "truncated": last & truncated,
-            "is_first": np.arange(steps) == 0,
-            "policy_version": np.full(steps, -1, np.int64) if policy_version is None else policy_version,
-            "log_prob": np.full((steps, self.task.action_tokens), np.nan, np.float32) if log_prob is None else log_prob,
-            "return_asked": np.zeros((steps, 3), np.float32),
-        }
-        for name, (dtype, shape) in self._signature.items():
-            if name.startswith(OBSERVATION_PREFIX):
-                value = observation.get(name.removeprefix(OBSERVATION_PREFIX))
-                columns[name] = checked(self.task, name, value, dtype, (steps + 1, *shape))
-            elif name != "metadata":
-                columns[name] = checked(self.task, name, columns[name], dtype, (steps, *shape))
 
         def rows(start: int, stop: int) -> dict[str, np.ndarray]:
             return {

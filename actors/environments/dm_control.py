@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from actors.environments.failures import EnvironmentFailed
 from actors.environments.vector_environment import Observation, VectorStep
 from agent.task import ArraySpec, TaskSpec
 
@@ -53,7 +54,7 @@ UNBOUNDED = 1e9
 """MuJoCo writes 1e10 for an actuator without limits (the ``lqr`` domain)."""
 
 
-class PhysicsFailure(RuntimeError):
+class PhysicsFailure(EnvironmentFailed):
     """The simulation diverged; the message names the task, the slot and the step of the episode."""
 
 

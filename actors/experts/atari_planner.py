@@ -1,7 +1,7 @@
 """A clone-and-restore planner for Boxing, around a rule, that does not know the emulator's random numbers.
 
 Its labels are meant to be imitated. A planner that takes the best of many noisy look-aheads at every step wins by
-knock-out (97 of 100 points), but what it does is no function of the screen: policies cloned from it lost every fight.
+knock-out (97 of 100 points), but what it does is no function of the screen: small policies cloned from five such episodes lost (mean return about -18).
 So most of the play is a short rule on the positions of the boxers, and the plan, which compares leaving the rule for a
 moment with following it, overrules it only where that is clearly better.
 
@@ -47,7 +47,7 @@ _MOVES = {
 class BoxingRule:
     """Stand a little above or below the opponent, close enough to touch, and punch while it is beside a glove.
 
-    Distances in pixels, found by random search over about 150 settings; the player (white) is always on the left.
+    Distances in pixels, found by random search; the player (white) is always on the left.
 
     Attributes:
         beside: height difference to stand at.
@@ -92,6 +92,9 @@ class BoxingRule:
 @dataclasses.dataclass(frozen=True)
 class PlannerOptions:
     """How the plan overrules the rule. ``candidates=()`` plays the rule alone.
+
+    Measured on 11 episodes without noise: mean return 99 (95 to 100), in 250 to 490 steps and about 10 CPU-seconds
+    each, 13% to 20% of labels other than the rule's. The rule alone: 69 on 12 episodes, 1 CPU-second.
 
     Attributes:
         hold: steps for which a candidate action is held before the rule goes on.

@@ -114,8 +114,11 @@ def test_a_run_to_its_end_and_its_resume(cartpole_set, tmp_path):
 
 @pytest.mark.timeout(180)
 def test_killed_processes_come_back_and_ctrl_c_leaves_a_checkpoint_and_no_process(cartpole_set, tmp_path):
-    words = [f"actors.cartpole_v1.demonstrations={cartpole_set}", "stop.learner_steps=1000000", "learner.steps=1000000"]
-    with clowder("train", *SMALL, *words, "checkpoint.every_seconds=1", "--name", "shot", cwd=tmp_path) as process:
+    words = [
+        *SMALL, f"actors.cartpole_v1.demonstrations={cartpole_set}", "learner.steps=1000000",
+        "checkpoint.every_seconds=1", "evaluation.every_seconds=2", "evaluation.episodes=1",
+    ]  # fmt: skip
+    with clowder("train", *words, "--name", "shot", cwd=tmp_path) as process:
         wait_for((tmp_path / "runs/shot/status.json").exists, process, tmp_path)
         run = RunFolder.open(tmp_path / "runs" / "shot")
 
@@ -127,6 +130,7 @@ def test_killed_processes_come_back_and_ctrl_c_leaves_a_checkpoint_and_no_proces
             return now.get("fleet/restarts", 0) >= restarts and now["fleet/alive"] == now["fleet/wanted"] >= 2 and now
 
         wait_for(lambda: metrics().get("environment_steps") and list(run.checkpoints.glob("0*")), process, tmp_path)
+        wait_for(lambda: f"evaluation/return/{TASK}" in metrics(), process, tmp_path)
         before = metrics()
         os.kill(find(process, "EnvironmentActorProcess"), signal.SIGKILL)
         after = wait_for(lambda: all_alive_again(1), process, tmp_path)

@@ -106,7 +106,7 @@ def test_torn_and_damaged_checkpoints_are_passed_over(tmp_path: Path) -> None:
         file.seek(-1, 2)
         file.write(b"\xff")
     assert latest_checkpoint(tmp_path) == saved[-3]
-    with pytest.raises(ValueError, match="optimiser.safetensors is missing, truncated or changed"):
+    with pytest.raises(ValueError, match=r"optimiser\.safetensors is missing, truncated or changed"):
         restore_checkpoint(saved[-2], make_learner(tasks=(CONTROL,)))
     with pytest.raises(ValueError, match="another model shape"):
         restore_checkpoint(saved[-3], make_learner(tasks=(CONTROL,), width=64))
@@ -143,7 +143,7 @@ def test_divergence_is_named() -> None:
     with torch.no_grad():
         learner.agent.tokens.weight.fill_(torch.inf)
     learner.step()
-    with pytest.raises(Diverged, match="lower learner.learning_rate"):
+    with pytest.raises(Diverged, match=r"lower learner\.learning_rate"):
         learner.metrics()
 
 

@@ -109,16 +109,16 @@ def test_a_quarter_of_frames_repeat_the_action_before() -> None:
 
     environment = atari.make("atari/freeway", 10)
     delays = np.zeros(5, int)
-    for round_ in range(10):
+    for round_ in range(4):
         environment.reset(range(10), range(10 * round_, 10 * round_ + 10))
         for _ in range(5):
             environment.step(np.zeros(10, int))
         for image in environment.step(np.ones(10, int)).observation["image"]:  # action 1 of Freeway is UP
             delays[np.argmin([np.abs(image - picture).sum() for picture in pictures])] += 1
-    # The share that sets in at once is 0.75 with standard error 0.04, one frame late 0.19 with 0.04.
-    assert delays.sum() == 100
-    assert 0.58 <= delays[0] / 100 <= 0.92, delays
-    assert 0.04 <= delays[1] / 100 <= 0.34, delays
+    # The share that sets in at once is 0.75 with standard error 0.07, one frame late 0.19 with 0.06.
+    assert delays.sum() == 40
+    assert 0.53 <= delays[0] / 40 <= 0.97, delays
+    assert delays[1] / 40 <= 0.40, delays
 
 
 def test_raw_rewards_and_no_end_on_life_loss() -> None:

@@ -34,7 +34,7 @@ def test_a_whole_episode_replays_through_the_adapter_and_wins() -> None:
     np.testing.assert_array_equal(record.action, record.label)
     assert not record.noisy
     assert replay(record, {}).sum() == record.episode_return
-    assert record.episode_return >= 80  # mean of 10 episodes: see the class
+    assert record.episode_return >= 80  # measured: 95 to 100, see PlannerOptions
 
 
 def test_rewards_agree_step_by_step_under_noise_and_other_arguments() -> None:
