@@ -11,8 +11,22 @@ from agent.config import AgentConfig
 from agent.embedding import FusedEmbedding, PerElementEmbedding
 from agent.inputs import TaskInputs
 from agent.task import TaskSpec
-from agent.tokenizer import IdRange, TextTokenizer, Vocabulary, encode_action
+from agent.tokenizer import IdRange, TextTokenizer, Vocabulary, bin_centres, encode_action
 from agent.transformer import Transformer
+
+BIN_FREQUENCY = 10.0
+"""Standard deviation of the angular frequencies of `smooth_rows`, for values in [-1, 1]."""
+
+
+def smooth_rows(bins: int, width: int) -> torch.Tensor:
+    """First rows of the continuous bins: random Fourier features of their centres, float32 [bins, width].
+
+    Rows of neighbouring bins begin alike (Rahimi & Recht 2007), so that what is learned of one value holds for those
+    beside it; independent rows would have to learn the order of 1,024 bins from data. Norms are as of other rows.
+    """
+    frequency = torch.randn(width) * BIN_FREQUENCY
+    phase = torch.rand(width) * 2 * torch.pi
+    return torch.cos(bin_centres(bins)[:, None] * frequency + phase) * (2.0 / width) ** 0.5
 
 
 class Agent(nn.Module):
@@ -32,6 +46,9 @@ class Agent(nn.Module):
             raise ValueError(f"agent.text_ids ({config.text_ids}) is below the text model's {self.text.size} pieces")
         self.tokens = nn.Embedding(self.vocabulary.size, config.width)
         nn.init.normal_(self.tokens.weight, std=config.width**-0.5)
+        bins = self.vocabulary.continuous
+        with torch.no_grad():
+            self.tokens.weight[bins.start : bins.stop] = smooth_rows(bins.count, config.width)
         self.separator_position = nn.Parameter(torch.zeros(config.width))
         # All action tokens share one local position (appendix C.3).
         self.action_position = nn.Parameter(torch.zeros(config.width))

@@ -146,6 +146,11 @@ def validate(config: TrainConfig) -> None:
     config.learner.validate()
     check_cluster_config(config.cluster)
     config.evaluation.decoding.validate("evaluation.decoding")
+    if config.learner.past_action_dropout == 1 and config.evaluation.decoding.past_actions != "hidden":
+        raise ValueError(
+            "learner.past_action_dropout=1 hides past actions from all of training; the policy cannot read them: set "
+            "evaluation.decoding.past_actions=hidden"
+        )
     for key, allowed in CHOICES.items():
         if (value := _get(config, key)) not in allowed:
             raise ValueError(f"{key} must be one of {', '.join(allowed)}, not {value!r}")

@@ -98,6 +98,7 @@ class Coordinator:
             self._stop_fleet()  # what was learned until now stays
             raise
         self.console.say(f"training ends: {why}")
+        self.progress.end_clock()
         checkpoint = self._stop_fleet()
         if self.stop.requested:
             raise KeyboardInterrupt

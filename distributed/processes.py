@@ -302,14 +302,12 @@ class EvaluatorProcess(_Shell):
             self.mark("waiting")
             if time.monotonic() < due or (published := link.newest(version)) is None:
                 continue
-            due, version, number = (
-                time.monotonic() + self.plan.config.evaluation.every_seconds,
-                published.version,
-                number + 1,
-            )
+            due = time.monotonic() + self.plan.config.evaluation.every_seconds
+            version, number = published.version, number + 1
             for name in self.plan.tasks:
                 if not self.stopping.is_set():
-                    self._rounds.append(monitoring_round(self.plan, name, agent, published, number))
+                    played = monitoring_round(self.plan, name, agent, published, number)
+                    self._rounds.append(played)  # looked up only now: `report` may have taken the former list
                     self.beat += 1
         return self.report()
 

@@ -29,6 +29,7 @@ class Progress:
         self.replayers: dict[str, Any] = dict(saved.get("replayers", {}))
         self._seconds_before = float(saved.get("wall_seconds", 0.0))
         self._started = time.monotonic()
+        self._ended: float | None = None
         self.learner: dict[str, Any] = {}
         self._learner_sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self._names = {task.name: name for name, task in plan.tasks.items()}
@@ -43,8 +44,12 @@ class Progress:
 
     @property
     def wall_seconds(self) -> float:
-        """Of training, over all resumes."""
-        return self._seconds_before + time.monotonic() - self._started
+        """Of training, over all resumes, start-up included."""
+        return self._seconds_before + (self._ended or time.monotonic()) - self._started
+
+    def end_clock(self) -> None:
+        """Training has ended: what follows is not counted in `wall_seconds`."""
+        self._ended = time.monotonic()
 
     @property
     def learner_steps(self) -> int:

@@ -90,6 +90,7 @@ class SerialRun:
         while not (why := self._end()):
             self.turn()
         self.console.say(f"training ends: {why}")
+        self.progress.end_clock()
         self.learner.close()
         for _, actor, _ in self.actors:
             actor.close(2.0)

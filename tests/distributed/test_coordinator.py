@@ -85,12 +85,13 @@ def check_documented(names):
     assert not missing, missing
 
 
+@pytest.mark.timeout(200)
 def test_a_run_to_its_end_and_its_resume(cartpole_set, tmp_path):
-    demonstrations = f"actors.cartpole_v1.demonstrations={cartpole_set}"
-    train(*SMALL, demonstrations, "stop.learner_steps=30", "--name", "whole", cwd=tmp_path)
+    words = [*SMALL, f"actors.cartpole_v1.demonstrations={cartpole_set}", "learner.steps=1000000"]
+    train(*words, "stop.environment_steps=400", "--name", "whole", cwd=tmp_path)
     run = RunFolder.open(tmp_path / "runs" / "whole")
     first = Result.read(run.result)
-    assert first.learner_steps == 30 and first.environment_steps > 0
+    assert first.learner_steps > 0 and first.environment_steps >= 400
     assert first.tasks[TASK].episodes == 2
     assert run.curves.stat().st_size > 0 and (run.videos / "gymnasium-CartPole-v1.mp4").stat().st_size > 0
     assert TASK in output(tmp_path)
@@ -99,12 +100,13 @@ def test_a_run_to_its_end_and_its_resume(cartpole_set, tmp_path):
     expected = ("learner/loss", "system/time_to_first_update_s", "fleet/alive", f"replay/size/demonstrations/{TASK}")
     assert set(expected) <= values
     check_documented(values)
-    state = json.loads((run.checkpoints / "000000030" / "state.json").read_text())
+    state = json.loads((run.checkpoints / f"{first.learner_steps:09}" / "state.json").read_text())
     assert state["extra"]["environment_steps"] == first.environment_steps
 
-    train("--resume", run.path, "stop.learner_steps=45", cwd=tmp_path)
+    last = first.learner_steps + 15
+    train("--resume", run.path, "stop.environment_steps=0", f"stop.learner_steps={last}", cwd=tmp_path)
     again = Result.read(run.result)
-    assert again.learner_steps == 45
+    assert again.learner_steps == last
     assert again.environment_steps >= first.environment_steps
     assert again.wall_seconds > first.wall_seconds and again.policy_version > first.policy_version
     rows = read_rows(run.metrics)
