@@ -19,7 +19,8 @@ class ClusterConfig:
         learner_gpus: accelerators of the learner; no other process ever sees one.
         nice: added to the niceness of environment actors and monitoring evaluators (replayers: half of it), so that
             they take what the learner leaves instead of starving it. 0: all are equals.
-        object_store_megabytes: shared memory of a local Ray; it only carries weights.
+        object_store_megabytes: shared memory of a local Ray; it only carries weights, and six copies of them are
+            plenty. Each process that reads them counts the pages it has touched in its resident memory.
         publish_seconds: between publications of weights; never two in flight.
         pull_seconds: between an environment actor's questions for newer weights.
         report_seconds: between the reports that the coordinator asks of every process.
@@ -40,7 +41,7 @@ class ClusterConfig:
     evaluator_cpus: float = 0.1
     learner_gpus: float = 0.0
     nice: int = 10
-    object_store_megabytes: int = 256
+    object_store_megabytes: int = 80
     publish_seconds: float = 5.0
     pull_seconds: float = 2.0
     report_seconds: float = 1.0

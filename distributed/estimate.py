@@ -73,7 +73,7 @@ class Estimate:
 
 
 def estimate(plan: RunPlan) -> Estimate:
-    """Estimate a run. Raises ConfigError where full tables would exceed ``replay.max_gigabytes``."""
+    """Estimate a run. Raises ConfigError where tables exceed ``replay.max_gigabytes``, or weights the object store."""
     config, cluster = plan.config, plan.config.cluster
     windows = {
         plan.tasks[name].name: expected_windows(found.steps, found.episodes, config.replay)
@@ -89,6 +89,12 @@ def estimate(plan: RunPlan) -> Estimate:
             "replay.online_capacity and replay.good_capacity, or raise replay.max_gigabytes"
         )
     parameters = model_of(plan).parameter_count()
+    store = 4 * parameters * 4 / 2**20
+    if cluster.mode == "ray" and cluster.address == "local" and store > cluster.object_store_megabytes:
+        raise ConfigError(
+            f"the weights are {parameters * 4 / 2**20:,.0f} MB, and Ray's store must hold four copies of them on their "
+            f"way: set cluster.object_store_megabytes={store * 1.5:.0f} or more"
+        )
     actors = sum(actor.num_actors for actor in config.actors.values())
     replayers, evaluators = len(plan.demonstrations), config.evaluation.num_evaluators
     learner = parameters * BYTES_PER_PARAMETER_LEARNING / 1e6 + 200

@@ -9,6 +9,7 @@ PROCESS_ENVIRONMENT = {
     "PYGAME_HIDE_SUPPORT_PROMPT": "1",
     "SDL_VIDEODRIVER": "dummy",  # pictures are made in memory; without a screen SDL complains
     "PYTHONFAULTHANDLER": "1",
+    "MALLOC_ARENA_MAX": "2",  # an arena a thread keeps tens of megabytes in every process, for gRPC's threads
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # we hide accelerators ourselves; silences a warning about it
 }

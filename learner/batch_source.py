@@ -180,11 +180,11 @@ class BatchSource:
         actual = dict.fromkeys(asked, 0)
         for (name, source), count in asked.items():
             streams = self._sources[name].streams
-            other = GOOD if source == DEMONSTRATIONS else DEMONSTRATIONS
-            if not streams[source].available() and other in streams and streams[other].available():
-                actual[name, other] += count
-            else:
-                actual[name, source] += count
+            # Where a task has nothing yet, its demonstrations are waited for: they come first.
+            order = [source, DEMONSTRATIONS, GOOD]
+            present = [other for other in order if other in streams and streams[other].available()]
+            chosen = present[0] if present else next(other for other in (DEMONSTRATIONS, GOOD) if other in streams)
+            actual[name, chosen] += count
         return actual
 
     def _window(self, sources: TaskSources, source: str) -> Window:

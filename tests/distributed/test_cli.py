@@ -102,6 +102,7 @@ def own(tmp_path):
         (["actors=[wrong_argument]"], ["actors.wrong_argument", "no_such_argument"]),
         (["actors=[absent]"], ["actors.absent", "no_such_module_anywhere"]),
         (["actors=[cartpole_v1]", "replay.max_gigabytes=0.001"], ["replay.max_gigabytes", "replay.online_capacity"]),
+        (["actors=[cartpole_v1]", "model=base"], ["cluster.object_store_megabytes=", "four copies"]),
         (["actors=[cartpole_v1]", "learner.tokens_per_row=4"], ["actors.cartpole_v1", "learner.tokens_per_row"]),
         (["actors=[boxing]", "actors.boxing.demonstrations=babyai-goto-local"], ["actors.boxing", "babyai/GoToLocal"]),
         (["actors=[cartpole_v1]", "--name", "a/b"], ["a/b"]),
