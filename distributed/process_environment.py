@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 
 PROCESS_ENVIRONMENT = {
@@ -9,7 +11,7 @@ PROCESS_ENVIRONMENT = {
     "PYGAME_HIDE_SUPPORT_PROMPT": "1",
     "SDL_VIDEODRIVER": "dummy",  # pictures are made in memory; without a screen SDL complains
     "PYTHONFAULTHANDLER": "1",
-    "MALLOC_ARENA_MAX": "2",  # an arena a thread keeps tens of megabytes in every process, for gRPC's threads
+    "RAY_worker_niceness": "0",  # Ray's own 15 would leave `cluster.nice` no room below the learner
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # we hide accelerators ourselves; silences a warning about it
 }
@@ -19,3 +21,17 @@ def set_process_environment() -> None:
     """Set them here, for this process and those that it starts; what the user has set stays."""
     for name, value in PROCESS_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+_M_MMAP_THRESHOLD, _LARGE_BYTES = -3, 1 << 17
+
+
+def give_back_large_arrays() -> None:
+    """Have every array of 128 KiB or more mapped by itself, so that its memory goes back when it is freed.
+
+    By default glibc raises that bound to the largest array it has freed, up to 32 MiB. An environment actor frees
+    frames and whole sets of weights between small things that stay, and its heap grew to a gigabyte of holes. The
+    price, a page fault a page, is small beside an environment's step; a learner would feel it.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library has its own ways
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)

@@ -18,6 +18,7 @@ import ray
 
 from distributed.parameter_store import FlatWeights, ParameterStore, Published
 from distributed.plan import RunPlan
+from distributed.process_environment import give_back_large_arrays
 from distributed.weight_exchange import Puller, RayWeightLink
 
 LOOK_SECONDS = 0.25
@@ -179,6 +180,7 @@ class EnvironmentActorProcess(_Shell):
 
     def __init__(self, plan: RunPlan, name: str, actor_id: str, incarnation: int) -> None:
         super().__init__(plan, nice=plan.config.cluster.nice, threads=plan.config.cluster.actor_threads)
+        give_back_large_arrays()
         self._name, self._actor_id, self._incarnation = name, actor_id, incarnation
         self._lock = threading.Lock()
         self._newest: dict[str, Any] = {}
