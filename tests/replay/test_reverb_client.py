@@ -15,7 +15,7 @@ from replay.listen_address import listening_addresses
 from replay.server import ServerHandle, start_replay_server
 
 CODE = """
-import json, os, resource, sys
+import json, os, psutil, sys
 sys.path.insert(0, {folder!r})
 from conftest import make_episode, make_task
 from replay import reverb_client
@@ -35,7 +35,7 @@ print(json.dumps({{
     "loader": reverb_client.loaded_with(),
     "tensorflow": "tensorflow" in sys.modules,
     "episode": window.metadata.episode_id,
-    "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    "megabytes": psutil.Process().memory_info().rss / 2**20,  # ru_maxrss would begin with the parent's
 }}))
 """
 
