@@ -23,11 +23,11 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-# About 8 minutes on two cores.
+# About 6 minutes on two cores.
 test: lint
 	$(BIN)/python -m pytest -m "not learning" --cov --cov-report=term
 
-# Trains until something is learned: about 30 minutes on two cores.
+# Trains until something is learned: a quarter of an hour or more on two cores.
 test-learning: setup
 	$(BIN)/python -m pytest -m learning --timeout 3600 -s
 
