@@ -16,6 +16,7 @@ import distributed.processes  # noqa: F401  what a Ray worker has loaded already
 from actors.config import ActorConfig
 from agent.config import AgentConfig
 from benchmarks.actor_parts import make_actor
+from distributed.process_environment import give_back_large_arrays
 from replay.config import ReplayConfig
 
 MEGABYTE = 2**20
@@ -25,6 +26,7 @@ def main() -> None:
     """Read the order as JSON from standard input; answer with one line of JSON."""
     order = json.load(sys.stdin)
     torch.set_num_threads(1)
+    give_back_large_arrays()
     actor = make_actor(
         ActorConfig(**order["actor"]), AgentConfig(**order["agent"]), ReplayConfig(**order["replay"]), order["address"]
     )

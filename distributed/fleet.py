@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 class FleetFailure(ClowderError):
     """A process died more often than it may be started again."""
 
+    exit_code = 1
+
 
 class Starter(Protocol):
     """Makes one member's Ray actor."""

@@ -11,7 +11,7 @@ import ray
 
 from distributed.errors import ClowderError
 from distributed.plan import RunPlan
-from distributed.process_environment import PROCESS_ENVIRONMENT
+from distributed.process_environment import PROCESS_ENVIRONMENT, WORKER_SETUP_HOOK
 
 
 def cpus_declared(plan: RunPlan) -> float:
@@ -46,6 +46,7 @@ def join(plan: RunPlan) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
             _node_ip_address="127.0.0.1",
+            runtime_env={"worker_process_setup_hook": WORKER_SETUP_HOOK},
         )
         return
     try:
@@ -53,7 +54,7 @@ def join(plan: RunPlan) -> None:
             address=cluster.address,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"env_vars": PROCESS_ENVIRONMENT},
+            runtime_env={"env_vars": PROCESS_ENVIRONMENT, "worker_process_setup_hook": WORKER_SETUP_HOOK},
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ClowderError(

@@ -10,6 +10,7 @@ be imitated: a sampling planner (MPPI) earns about the same, but its noise is mo
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import mujoco
@@ -236,6 +237,20 @@ class Planner:
             curvature = a.T @ h @ a + q_uu * np.outer(gain, gain) + coupling + coupling.T
 
 
+def bursts(random: np.random.Generator, deviation: float) -> Iterator[float]:
+    """Disturbance of each step: Ornstein-Uhlenbeck noise (0.2 s) during bursts of 0.3 to 1 s, 0.5 to 2 s apart."""
+    value, active, remaining = 0.0, False, int(random.integers(100))
+    decay = np.exp(-0.01 / 0.2)
+    while True:
+        if remaining == 0:
+            active = not active
+            remaining = int(random.integers(30, 100) if active else random.integers(50, 200))
+            value = random.normal()
+        value = decay * value + np.sqrt(1 - decay**2) * random.normal()
+        remaining -= 1
+        yield deviation * value if active else 0.0
+
+
 class CartpoleMPC:
     """Plays ``dm_control/cartpole-swingup`` (an `Expert`); ``arguments`` are the adapter's.
 
@@ -257,11 +272,13 @@ class CartpoleMPC:
     def play(self, seed: int, noise: float = 0.0) -> ActionRecord:
         """One episode, about 20 CPU-seconds; ``noise`` is the standard deviation added to the executed action.
 
-        The label [T, 1] is what the planner chose in the state that was really reached (DART, Laskey et al. 2017).
+        The noise comes in bursts and changes slowly within one, as a clone's errors do: white noise would average out
+        over the 10 ms steps. It throws the pole over, so that one episode holds several swing-ups. The label [T, 1] is
+        what the planner chose in the state that was really reached (DART, Laskey et al. 2017).
         """
         if self._guess is None:
             self._guess = self._planner.guess()
-        random = np.random.default_rng(seed)
+        disturbance = bursts(np.random.default_rng(seed), noise)
         self._environment.reset([0], [seed])
         self._planner.begin(self._state(), self._guess)
         labels: list[np.float32] = []
@@ -272,7 +289,7 @@ class CartpoleMPC:
             if labels:
                 self._planner.advance(self._state())
             labels.append(np.float32(self._planner.controls[0]))
-            disturbed = labels[-1] + noise * random.normal()
+            disturbed = labels[-1] + next(disturbance)
             actions.append(np.float32(np.clip(disturbed, -1, 1)))
             step = self._environment.step(np.full((1, 1), actions[-1], np.float32))
             rewards.append(step.reward[0])

@@ -1,3 +1,4 @@
+import itertools
 import time
 
 import numpy as np
@@ -5,7 +6,15 @@ import pytest
 
 from actors.demonstrations.episode import ActionRecord
 from actors.environments import dm_control
-from actors.experts.cartpole_mpc import TASK, CartpoleMPC, Planner, PlannerSettings, reward, reward_derivatives
+from actors.experts.cartpole_mpc import (
+    TASK,
+    CartpoleMPC,
+    Planner,
+    PlannerSettings,
+    bursts,
+    reward,
+    reward_derivatives,
+)
 
 SHORT = {"time_limit": 1.2}  # seconds; the pole is on its way up by then
 
@@ -61,6 +70,21 @@ def test_labels_change_smoothly_with_the_state_around_the_balance() -> None:
     np.testing.assert_allclose(labels, -np.array(labels)[::-1], atol=5e-3)  # and symmetric
 
 
+def test_noise_comes_in_bursts_and_changes_slowly_within_one() -> None:
+    noise = np.array(list(itertools.islice(bursts(np.random.default_rng(0), 0.5), 100_000)))
+    active = noise != 0
+    edges = np.flatnonzero(np.diff(active.astype(int))) + 1
+    lengths = np.diff(edges)
+    quiet, loud = sorted((lengths[::2], lengths[1::2]), key=lambda each: each.mean(), reverse=True)
+    assert 50 <= quiet.min() and quiet.max() < 200
+    assert 30 <= loud.min() and loud.max() < 100
+    assert noise[active].std() == pytest.approx(0.5, rel=0.05)
+    inside = active[:-1] & active[1:]
+    correlation = np.corrcoef(noise[:-1][inside], noise[1:][inside])[0, 1]
+    assert correlation == pytest.approx(np.exp(-0.01 / 0.2), abs=0.02)
+    assert not any(itertools.islice(bursts(np.random.default_rng(0), 0.0), 1000))
+
+
 def test_swings_up_and_replays_to_the_same_return() -> None:
     expert = CartpoleMPC(TASK, SHORT)
     clean = expert.play(seed=4)
@@ -73,8 +97,9 @@ def test_swings_up_and_replays_to_the_same_return() -> None:
     noisy = expert.play(seed=4, noise=0.3)
     assert noisy.noisy and noisy.episode_return > 6
     assert np.abs(noisy.action).max() <= 1
-    free = np.abs(noisy.action) < 1
-    assert 0.2 < (noisy.action - noisy.label)[free].std() < 0.4
+    disturbed = (np.abs(noisy.action) < 1) & (noisy.action != noisy.label)
+    assert 10 < disturbed.sum() < 110  # in bursts, with quiet between
+    assert 0.1 < (noisy.action - noisy.label)[disturbed].std() < 0.6
     assert replayed_return(noisy, **SHORT) == noisy.episode_return
 
 
