@@ -99,3 +99,13 @@ class Agent(nn.Module):
     def logits(self, hidden: torch.Tensor, legal: IdRange) -> torch.Tensor:
         """Scores of the legal ids only, [..., legal.count], by the tied embedding."""
         return hidden @ self.tokens.weight[legal.start : legal.stop].to(hidden.dtype).T
+
+
+def count_parameters(config: AgentConfig) -> dict[str, int]:
+    """Numbers of parameters by part: ``transformer``, ``vocabulary`` and ``encoders``. No weights are made."""
+    with torch.device("meta"):
+        agent = Agent(config, [])
+    transformer = agent.parameter_count(embeddings=False)
+    encoders = sum(parameter.numel() for parameter in agent.observation.parameters())
+    vocabulary = agent.parameter_count() - transformer - encoders
+    return {"transformer": transformer, "vocabulary": vocabulary, "encoders": encoders}

@@ -18,6 +18,10 @@ class AgentConfig:
             observation to a few embeddings with weights shared over tasks.
         image_embeddings: positions that ``fused`` gives to one image.
         image_channels: width of the ``fused`` image convolutions.
+        positions: ``rotary``, or ``xl``: the paper's Transformer-XL scores of distances, with a projection a layer.
+        attention: backend: ``fused`` (PyTorch's kernels), ``dense`` (the formula) or ``flexible`` (compiled for CUDA).
+        attention_window: tokens that a token sees, itself included, beside a learned sink; null sees all. Acting with
+            ``context: rolling`` needs one, of at most half the training length.
         stochastic_depth: probability of dropping a sub-layer for one sequence (Reed et al. 2022, appendix: 0.1).
         text_ids, continuous_bins, discrete_ids, return_bins: sizes of the id ranges of the vocabulary.
         shared_discrete_ids: discrete ids share rows with the first text ids, as in Gato; else they have rows of their
@@ -31,6 +35,9 @@ class AgentConfig:
     observation_embedding: str = "fused"
     image_embeddings: int = 2
     image_channels: int = 32
+    positions: str = "rotary"
+    attention: str = "fused"
+    attention_window: int | None = None
     stochastic_depth: float = 0.0
     text_ids: int = 512
     continuous_bins: int = 1024
@@ -44,6 +51,12 @@ class AgentConfig:
             raise ValueError(
                 f"agent.observation_embedding must be per_element or fused, not {self.observation_embedding!r}"
             )
+        choices = {"positions": ("rotary", "xl"), "attention": ("fused", "dense", "flexible")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"agent.{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+        if self.attention_window is not None and self.attention_window < 1:
+            raise ValueError(f"agent.attention_window must be at least 1 or null, not {self.attention_window}")
         if self.heads < 1 or self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(
                 f"agent.width ({self.width}) must be a multiple of agent.heads ({self.heads}) with an even quotient"
@@ -64,6 +77,9 @@ class DecodingConfig:
         continuous: ``greedy`` (most likely bin), ``sample``, or ``mean`` (expectation over bin centres).
         temperature: divides the logits before sampling.
         top_p: sample from the smallest set of ids whose probability reaches it.
+        context: how the past is read: ``recompute`` (all of the last ``context_steps`` at every step), ``reprefill``
+            (keys and values are kept; when the context is full, its newest half is read again) or ``rolling`` (they
+            are kept for ever, for models trained with ``agent.attention_window``).
         past_actions: ``shown`` or ``hidden``: whether earlier actions are read (a model trained with
             ``learner.past_action_dropout`` above 0 can do without).
     """
@@ -72,6 +88,7 @@ class DecodingConfig:
     continuous: str = "sample"
     temperature: float = 1.0
     top_p: float = 1.0
+    context: str = "reprefill"
     past_actions: str = "shown"
 
     def validate(self, key: str = "decoding") -> None:
@@ -79,6 +96,7 @@ class DecodingConfig:
         choices = {
             "discrete": ("greedy", "sample"),
             "continuous": ("greedy", "sample", "mean"),
+            "context": ("recompute", "reprefill", "rolling"),
             "past_actions": ("shown", "hidden"),
         }
         for name, allowed in choices.items():

@@ -16,6 +16,7 @@ COMMANDS = {
     "play": "record a video of a run's agent on one task",
     "record": "record demonstrations of a task by an expert",
     "tasks": "list the tasks: what is configured, what is installed, its spaces",
+    "models": "list the model presets and count their parameters, beside the paper's",
     "status": "say what a run is doing",
     "stop": "end a run as Ctrl-C does: it leaves a checkpoint and no process",
     "doctor": "check this installation and say what to do",

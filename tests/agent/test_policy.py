@@ -1,30 +1,33 @@
 """What the policy computes while acting is what training computes for the same context."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from agent.agent import Agent
+from agent.cache import KeyValueCache
 from agent.config import AgentConfig, DecodingConfig
 from agent.inputs import TaskInputs, action_elements, encode_texts
 from agent.policy import Policy
 from agent.task import ArraySpec, TaskSpec
+from agent.transformer import Transformer
 from agent.weights import flat_weights
-from tests.agent.tasks import CONTROL, MISSIONS, TASKS, random_observation
+from tests.agent.tasks import CONTROL, MISSIONS, TASKS, random_observation, random_values
 
 SLOTS = 3
 
 
-def small_agent(embedding: str, seed: int = 0) -> Agent:
+def small_agent(embedding: str = "fused", seed: int = 0, **settings: Any) -> Agent:
     torch.manual_seed(seed)
-    return Agent(AgentConfig(width=32, layers=2, heads=2, observation_embedding=embedding), TASKS)
+    return Agent(AgentConfig(width=32, layers=2, heads=2, observation_embedding=embedding, **settings), TASKS)
 
 
-def full_forward(agent: Agent, task: TaskSpec, history: list[dict], actions: list[np.ndarray], text: str | None):
+def full_forward(agent: Agent, task: TaskSpec, history: list[dict], actions: list[np.ndarray], text: str, hide: bool):
     """Logits [elements, legal] of the newest step, by one plain forward over the context, as in training."""
-    first = max(0, len(history) - task.context_steps)
     arrays = {
-        key: torch.from_numpy(np.stack([step[key] for step in history[first:]]))[None]
+        key: torch.from_numpy(np.stack([step[key] for step in history]))[None]
         for key, spec in task.observation.items()
         if spec.kind != "text"
     }
@@ -32,9 +35,9 @@ def full_forward(agent: Agent, task: TaskSpec, history: list[dict], actions: lis
         task,
         arrays,
         encode_texts(task, [{"mission": text}], agent.text),
-        torch.from_numpy(action_elements(np.stack(actions[first:]), task))[None],
-        torch.tensor([False]),
-        torch.tensor([len(history) - first]),
+        torch.from_numpy(action_elements(np.stack(actions), task))[None],
+        torch.tensor([hide]),
+        torch.tensor([len(history)]),
     )
     valid = agent.valid_positions(inputs).flatten()
     with torch.no_grad():
@@ -43,20 +46,46 @@ def full_forward(agent: Agent, task: TaskSpec, history: list[dict], actions: lis
         return agent.logits(hidden[-elements - 1 : -1], agent.vocabulary.legal_actions(task.action))
 
 
-@pytest.mark.parametrize("embedding", ["fused", "per_element"])
+def steps_read(mode: str, before: int, limit: int, swapped: bool) -> int:
+    """Timesteps in the context, the newest included, when ``before`` were in it at the step before."""
+    if mode == "recompute" or (mode == "rolling" and swapped):
+        return min(before + 1, limit)
+    if mode == "reprefill":
+        return before + 1 if before < limit else max(1, limit // 2)
+    return before + 1
+
+
+SETTINGS = [
+    ("recompute", {}),
+    ("recompute", {"positions": "xl"}),
+    ("reprefill", {}),
+    ("reprefill", {"positions": "xl"}),
+    ("reprefill", {"observation_embedding": "per_element"}),
+    ("recompute", {"observation_embedding": "per_element"}),
+    ("rolling", {"attention_window": 9}),
+    ("rolling", {"attention_window": 9, "positions": "xl"}),
+]
+
+
+@pytest.mark.parametrize("hide", [False, True], ids=["shown", "hidden"])
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_acting_equals_the_training_forward(embedding: str, task: TaskSpec) -> None:
-    agent = small_agent(embedding)
-    policy = Policy(agent, task, SLOTS, seed=1)
-    other = flat_weights(small_agent(embedding, seed=9))
+@pytest.mark.parametrize(("mode", "settings"), SETTINGS, ids=str)
+def test_acting_equals_one_forward_over_its_context(mode: str, settings: dict, task: TaskSpec, hide: bool) -> None:
+    """Over several contexts: resets of single slots, other actions executed than chosen, and a swap of weights."""
+    settings = {"embedding": settings.get("observation_embedding", "fused")} | {
+        key: value for key, value in settings.items() if key != "observation_embedding"
+    }
+    agent, other = small_agent(**settings), flat_weights(small_agent(seed=9, **settings))
+    decoding = DecodingConfig(context=mode, past_actions="hidden" if hide else "shown")
+    policy = Policy(agent, task, SLOTS, decoding, seed=1)
     rng = np.random.default_rng(0)
     history: list[list[dict]] = [[] for _ in range(SLOTS)]
     actions: list[list[np.ndarray]] = [[] for _ in range(SLOTS)]
-    texts = list(MISSIONS)
-    for step in range(9):
+    texts, read = list(MISSIONS), [0] * SLOTS
+    for step in range(5 * task.context_steps):
         is_first = np.array([step == 0, step in (0, 4), step in (0, 2, 3)])
         for slot in np.flatnonzero(is_first):
-            history[slot], actions[slot] = [], []
+            history[slot], actions[slot], read[slot] = [], [], 0
             texts[slot] = MISSIONS[(step + slot) % len(MISSIONS)]
         if step == 6:
             policy.load_weights(2, other)
@@ -66,12 +95,49 @@ def test_acting_equals_the_training_forward(embedding: str, task: TaskSpec) -> N
         for slot in range(SLOTS):
             history[slot].append({key: value[slot] for key, value in observation.items()})
             actions[slot].append(chosen.action[slot])
-            logits = full_forward(agent, task, history[slot], actions[slot], texts[slot])
+            read[slot] = newest = steps_read(mode, read[slot], task.context_steps, swapped=step == 6)
+            logits = full_forward(agent, task, history[slot][-newest:], actions[slot][-newest:], texts[slot], hide)
             ids = torch.from_numpy(action_elements(chosen.action[slot], task))
             if task.action.kind == "continuous":
                 ids = ((ids + 1) * 512).long()
             expected = logits.log_softmax(-1).gather(1, ids[:, None])[:, 0]
             assert chosen.log_prob[slot] == pytest.approx(expected.numpy(), abs=1e-4), (step, slot)
+        if step % 3 == 1:
+            executed = random_values(task.action, (SLOTS,), rng)
+            policy.executed(executed)
+            for slot in range(SLOTS):
+                actions[slot][-1] = executed[slot]
+
+
+@pytest.mark.parametrize("positions", ["rotary", "xl"])
+def test_a_rolling_cache_is_exact_far_into_an_episode(positions: str) -> None:
+    """At position 300,000 it equals a windowed forward over all its tokens, and over the last L(W - 1) + 1 of them."""
+    torch.manual_seed(0)
+    config = AgentConfig(width=32, layers=3, heads=2, positions=positions, attention_window=6)
+    transformer = Transformer(config).eval()
+    for block in transformer.blocks:  # a new sink is zero
+        torch.nn.init.normal_(block.sink.value)
+    x = torch.randn(1, 200, 32)
+    cache = KeyValueCache(config, 1, x.device)
+    cache.next[:] = 300_000 - 100
+    with torch.inference_mode():
+        pieces, start = [], 0
+        for length in [7, 1, 1, 12, 3] * 8 + [8]:
+            valid = torch.ones(1, length, dtype=torch.bool)
+            pieces.append(transformer(x[:, start : start + length], extension=cache.append(None, valid)))
+            start += length
+        assert start == 200 and cache.columns < 100
+        cached, whole = torch.cat(pieces, dim=1), transformer(x)
+        torch.testing.assert_close(cached, whole, atol=1e-4, rtol=0)
+        enough = config.layers * (config.attention_window - 1) + 1
+        torch.testing.assert_close(transformer(x[:, -enough:])[:, -1], whole[:, -1], atol=1e-5, rtol=0)
+        short = transformer(x[:, 1 - enough :])[:, -1]
+        assert (short - whole[:, -1]).abs().max() > 1e-4
+
+
+def test_rolling_is_refused_without_a_window() -> None:
+    with pytest.raises(ValueError, match="attention_window"):
+        Policy(small_agent(), CONTROL, 1, DecodingConfig(context="rolling"))
 
 
 def test_hidden_past_actions_do_not_matter() -> None:

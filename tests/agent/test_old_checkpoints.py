@@ -1,0 +1,31 @@
+"""Checkpoints of every format version there has been are read for ever, and act as they did."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agent.config import DecodingConfig
+from agent.policy import Policy
+from agent.weights import load_agent
+from tests.agent.tasks import MISSIONS, random_observation
+
+FOLDERS = sorted((Path(__file__).parent / "data").glob("checkpoint-format-*"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_an_old_checkpoint_acts_as_it_did(folder: Path) -> None:
+    agent = load_agent(folder)
+    recorded = json.loads((folder / "actions.json").read_text())
+    assert recorded.keys() == agent.tasks.keys()
+    for name, expected in recorded.items():
+        task = agent.tasks[name]
+        decoding = DecodingConfig(discrete="greedy", continuous="mean", context="recompute")
+        policy = Policy(agent, task, 2, decoding)
+        rng = np.random.default_rng(0)
+        for step, actions in enumerate(expected):
+            observation = random_observation(task, (2,), rng)
+            observation |= {"mission": list(MISSIONS[:2])} if "mission" in task.observation else {}
+            chosen = policy.act(observation, np.full(2, step == 0))
+            np.testing.assert_allclose(chosen.action, actions, atol=1e-5)
