@@ -37,8 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
         table.add_row(name, *(f"{count / 1e6:,.1f}" for count in columns), paper)
     Console().print(table)
     print(
-        "The paper names no position projections, but its counts only come out with Transformer-XL's (a d x d matrix in\n"
-        "every layer); rotary positions, the default, have no parameters. What is left of the gap is the image encoder,\n"
-        "whose widths the paper does not give, and the ids that Clowder reserves for returns and rewards."
+        "The paper names no position projections, but its counts only come out with Transformer-XL's (a d x d\n"
+        "matrix in every layer); rotary positions, the default, have no parameters. What is left of the gap is the\n"
+        "image encoder, whose widths the paper does not give, and the ids kept for returns and rewards."
     )
     return 0

@@ -76,8 +76,8 @@ def test_noise_comes_in_bursts_and_changes_slowly_within_one() -> None:
     edges = np.flatnonzero(np.diff(active.astype(int))) + 1
     lengths = np.diff(edges)
     quiet, loud = sorted((lengths[::2], lengths[1::2]), key=lambda each: each.mean(), reverse=True)
-    assert 50 <= quiet.min() and quiet.max() < 200
-    assert 30 <= loud.min() and loud.max() < 100
+    assert quiet.min() >= 50 and quiet.max() < 200
+    assert loud.min() >= 30 and loud.max() < 100
     assert noise[active].std() == pytest.approx(0.5, rel=0.05)
     inside = active[:-1] & active[1:]
     correlation = np.corrcoef(noise[:-1][inside], noise[1:][inside])[0, 1]
