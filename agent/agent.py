@@ -40,7 +40,7 @@ class Agent(nn.Module):
         config.validate()
         self.config = config
         self.tasks = {task.name: task for task in tasks}
-        self.text = text or TextTokenizer.default()
+        self.text = text or TextTokenizer.open(config.text_model)
         self.vocabulary = Vocabulary.of(config)
         if self.text.size > config.text_ids:
             raise ValueError(f"agent.text_ids ({config.text_ids}) is below the text model's {self.text.size} pieces")

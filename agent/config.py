@@ -23,6 +23,7 @@ class AgentConfig:
         attention_window: tokens that a token sees, itself included, beside a learned sink; null sees all. Acting with
             ``context: rolling`` needs one, of at most half the training length.
         stochastic_depth: probability of dropping a sub-layer for one sequence (Reed et al. 2022, appendix: 0.1).
+        text_model: path of a SentencePiece model; null is the one that ships (512 pieces). Checkpoints carry it.
         text_ids, continuous_bins, discrete_ids, return_bins: sizes of the id ranges of the vocabulary.
         shared_discrete_ids: discrete ids share rows with the first text ids, as in Gato; else they have rows of their
             own.
@@ -39,6 +40,7 @@ class AgentConfig:
     attention: str = "fused"
     attention_window: int | None = None
     stochastic_depth: float = 0.0
+    text_model: str | None = None
     text_ids: int = 512
     continuous_bins: int = 1024
     discrete_ids: int = 1024

@@ -37,7 +37,7 @@ class Policy:
     """Acts in one task for ``num_slots`` environments.
 
     Raises:
-        ValueError: ``decoding.context`` is ``rolling`` and the agent was not trained with an attention window.
+        ValueError: ``decoding.context`` is ``rolling`` and the agent was not trained for it.
     """
 
     def __init__(
@@ -96,9 +96,17 @@ def make_reader(context: Context, mode: str) -> Reader:
     """The reader of `DecodingConfig.context`."""
     if mode == "recompute":
         return Recompute(context)
-    if mode == "rolling" and context.agent.config.attention_window is None:
-        raise ValueError(
-            "decoding.context=rolling needs a model trained with an attention window (agent.attention_window); use "
-            "decoding.context=reprefill"
-        )
+    if mode == "rolling":
+        check_rolling(context.agent, context.task)
     return Cached(context, rolling=mode == "rolling")
+
+
+def check_rolling(agent: Agent, task: TaskSpec) -> None:
+    """Raise ValueError where the agent was not trained to do without what falls out of its window."""
+    window = agent.config.attention_window
+    trained = task.context_steps * (agent.observation.positions(task) + 1 + task.action_tokens)
+    if window is None or 2 * window > trained:
+        raise ValueError(
+            f"decoding.context=rolling needs a model trained with agent.attention_window of at most half the context: "
+            f"{trained // 2} of {task.name}'s {trained} tokens, not {window}; use decoding.context=reprefill"
+        )

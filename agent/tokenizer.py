@@ -110,10 +110,30 @@ def encode_action(values: torch.Tensor, spec: ArraySpec, vocabulary: Vocabulary)
 
 
 class TextTokenizer:
-    """A SentencePiece model; the one that ships has 512 pieces with byte fallback, so that any text can be read."""
+    """A SentencePiece model; the one that ships has 512 pieces with byte fallback, so that any text can be read.
+
+    Attributes:
+        model: its serialised form.
+    """
 
     def __init__(self, model: bytes) -> None:
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.model = model
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise ValueError(f"not a SentencePiece model ({str(error).splitlines()[0]})") from None
+
+    @classmethod
+    def open(cls, path: str | Path | None) -> TextTokenizer:
+        """The model in a file, or the shipped one; what is missing or is no model raises ValueError."""
+        if path is None:
+            return cls.default()
+        try:
+            return cls(Path(path).read_bytes())
+        except OSError as error:
+            raise ValueError(f"agent.text_model: {path} cannot be read ({error.strerror})") from None
+        except ValueError as error:
+            raise ValueError(f"agent.text_model: {path} is {error}") from None
 
     @classmethod
     @functools.cache

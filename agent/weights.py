@@ -15,9 +15,12 @@ from torch import nn
 from agent.agent import Agent
 from agent.config import AgentConfig
 from agent.task import TaskSpec
+from agent.tokenizer import TextTokenizer
 
-FORMAT_VERSION = 1
-WEIGHTS_FILE, AGENT_FILE = "agent.safetensors", "agent.json"
+FORMAT_VERSION = 2
+READABLE_FORMATS = (1, 2)
+"""Format 1 had no text model of its own: the shipped one is meant."""
+WEIGHTS_FILE, AGENT_FILE, TEXT_FILE = "agent.safetensors", "agent.json", "text.model"
 
 
 def flat_weights(agent: nn.Module) -> dict[str, np.ndarray]:
@@ -42,13 +45,14 @@ def load_weights(agent: nn.Module, weights: dict[str, np.ndarray]) -> None:
 
 
 def save_agent(folder: Path, agent: Agent) -> None:
-    """Write weights, settings and tasks into an existing folder."""
+    """Write weights, settings, tasks (with the returns that normalise them) and text model into an existing folder."""
     safetensors.numpy.save_file(flat_weights(agent), folder / WEIGHTS_FILE)
     description = {
         "format_version": FORMAT_VERSION,
         "agent": dataclasses.asdict(agent.config),
         "tasks": {name: task.to_json() for name, task in agent.tasks.items()},
     }
+    (folder / TEXT_FILE).write_bytes(agent.text.model)
     (folder / AGENT_FILE).write_text(json.dumps(description, indent=1))
 
 
@@ -72,9 +76,18 @@ def load_agent(folder: Path) -> Agent:
     except json.JSONDecodeError as error:
         raise ValueError(f"{folder / AGENT_FILE} is damaged ({error}); use another checkpoint") from None
     version = description.get("format_version")
-    if version != FORMAT_VERSION:
-        raise ValueError(f"{folder} has checkpoint format {version}, this Clowder reads {FORMAT_VERSION}")
+    if version not in READABLE_FORMATS:
+        raise ValueError(f"{folder} has checkpoint format {version}, this Clowder reads {READABLE_FORMATS}")
+    unknown = description["agent"].keys() - {field.name for field in dataclasses.fields(AgentConfig)}
+    if unknown:
+        raise ValueError(f"{folder} has settings that this Clowder does not know ({sorted(unknown)}); use a newer one")
     tasks = [TaskSpec.from_json(task) for task in description["tasks"].values()]
-    agent = Agent(AgentConfig(**description["agent"]), tasks)
+    text = TextTokenizer.default()
+    if version > 1:
+        try:
+            text = TextTokenizer((folder / TEXT_FILE).read_bytes())
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{folder / TEXT_FILE} is missing or damaged ({error}); use another checkpoint") from None
+    agent = Agent(AgentConfig(**description["agent"]), tasks, text)
     load_weights(agent, read_weights(folder))
     return agent

@@ -62,8 +62,8 @@ SETTINGS = [
     ("reprefill", {"positions": "xl"}),
     ("reprefill", {"observation_embedding": "per_element"}),
     ("recompute", {"observation_embedding": "per_element"}),
-    ("rolling", {"attention_window": 9}),
-    ("rolling", {"attention_window": 9, "positions": "xl"}),
+    ("rolling", {"attention_window": 5}),
+    ("rolling", {"attention_window": 5, "positions": "xl"}),
 ]
 
 
@@ -135,9 +135,10 @@ def test_a_rolling_cache_is_exact_far_into_an_episode(positions: str) -> None:
         assert (short - whole[:, -1]).abs().max() > 1e-4
 
 
-def test_rolling_is_refused_without_a_window() -> None:
-    with pytest.raises(ValueError, match="attention_window"):
-        Policy(small_agent(), CONTROL, 1, DecodingConfig(context="rolling"))
+@pytest.mark.parametrize("window", [None, 7])
+def test_rolling_is_refused_where_the_window_is_not_half_the_context(window: int | None) -> None:
+    with pytest.raises(ValueError, match="6 of test/control's 12 tokens"):
+        Policy(small_agent(attention_window=window), CONTROL, 1, DecodingConfig(context="rolling"))
 
 
 def test_hidden_past_actions_do_not_matter() -> None:

@@ -1,14 +1,19 @@
+import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 import torch
 
 from agent.agent import Agent
 from agent.config import AgentConfig
 from agent.task import TaskSpec
-from agent.weights import AGENT_FILE, WEIGHTS_FILE, flat_weights, load_agent, load_weights, save_agent
+from agent.tokenizer import TextTokenizer
+from agent.weights import AGENT_FILE, TEXT_FILE, WEIGHTS_FILE, flat_weights, load_agent, load_weights, save_agent
 from tests.agent.tasks import CONTROL, TASKS
 
 CONFIG = AgentConfig(width=32, layers=1, heads=2)
@@ -34,6 +39,64 @@ def test_truncated_weights_are_refused(folder: Path) -> None:
     (folder / WEIGHTS_FILE).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="truncated"):
         load_agent(folder)
+
+
+def test_pickled_code_is_refused_and_never_runs(folder: Path) -> None:
+    ran = folder / "ran"
+
+    class Attack:
+        def __reduce__(self) -> tuple:
+            return Path.touch, (ran,)
+
+    torch.save({"weights": Attack()}, folder / WEIGHTS_FILE)
+    with pytest.raises(ValueError, match="damaged"):
+        load_agent(folder)
+    assert not ran.exists()
+
+
+def test_settings_of_a_newer_version_are_refused(folder: Path) -> None:
+    description = json.loads((folder / AGENT_FILE).read_text())
+    description["agent"]["telepathy"] = True
+    (folder / AGENT_FILE).write_text(json.dumps(description))
+    with pytest.raises(ValueError, match="telepathy"):
+        load_agent(folder)
+
+
+def test_the_text_model_travels_with_the_weights(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    corpus = tmp_path_factory.mktemp("text")
+    (corpus / "words.txt").write_text("\n".join(f"the {a} cat met {b} dogs" for a in "abcdef" for b in "uvwxyz"))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(corpus / "words.txt"), model_prefix=str(corpus / "own"), vocab_size=300, byte_fallback=True,
+        hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    agent = Agent(dataclasses.replace(CONFIG, text_model=str(corpus / "own.model")), TASKS)
+    ids = agent.text.encode("the cat met dogs")
+    assert ids != TextTokenizer.default().encode("the cat met dogs")
+    save_agent(folder, agent)
+    (corpus / "own.model").unlink()
+    assert load_agent(folder).text.encode("the cat met dogs") == ids
+    (folder / TEXT_FILE).write_bytes(b"not a model")
+    with pytest.raises(ValueError, match="missing or damaged"):
+        load_agent(folder)
+
+
+def test_text_models_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad.model").write_bytes(b"nothing")
+    for name, message in (("absent.model", "cannot be read"), ("bad.model", "not a SentencePiece model")):
+        with pytest.raises(ValueError, match=message):
+            Agent(dataclasses.replace(CONFIG, text_model=str(tmp_path / name)), TASKS)
+    with pytest.raises(ValueError, match="text_ids"):
+        Agent(dataclasses.replace(CONFIG, text_ids=100), TASKS)
+
+
+def test_a_checkpoint_is_read_with_the_agent_alone(folder: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from agent.weights import load_agent; "
+        f"load_agent(Path({str(folder)!r})); "
+        "print(sorted({'ray', 'reverb', 'tensorflow', 'gymnasium', 'distributed'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_another_format_version_is_refused(folder: Path) -> None:
