@@ -82,6 +82,7 @@ class DecodingConfig:
         context: how the past is read: ``recompute`` (all of the last ``context_steps`` at every step), ``reprefill``
             (keys and values are kept; when the context is full, its newest half is read again) or ``rolling`` (they
             are kept for ever, for models trained with ``agent.attention_window``).
+        weights: ``float32``, or ``int8``: those of the transformer rounded to eight bits (CPU only).
         past_actions: ``shown`` or ``hidden``: whether earlier actions are read (a model trained with
             ``learner.past_action_dropout`` above 0 can do without).
     """
@@ -91,6 +92,7 @@ class DecodingConfig:
     temperature: float = 1.0
     top_p: float = 1.0
     context: str = "reprefill"
+    weights: str = "float32"
     past_actions: str = "shown"
 
     def validate(self, key: str = "decoding") -> None:
@@ -99,6 +101,7 @@ class DecodingConfig:
             "discrete": ("greedy", "sample"),
             "continuous": ("greedy", "sample", "mean"),
             "context": ("recompute", "reprefill", "rolling"),
+            "weights": ("float32", "int8"),
             "past_actions": ("shown", "hidden"),
         }
         for name, allowed in choices.items():

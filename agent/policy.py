@@ -14,6 +14,7 @@ import torch
 from agent.agent import Agent
 from agent.config import DecodingConfig
 from agent.context import Cached, Context, Reader, Recompute
+from agent.quantisation import int8_agent
 from agent.sampling import choose
 from agent.task import TaskSpec
 from agent.weights import load_weights
@@ -36,6 +37,10 @@ class Action:
 class Policy:
     """Acts in one task for ``num_slots`` environments.
 
+    Attributes:
+        context: the timesteps it has seen.
+        version, published_at: of the weights.
+
     Raises:
         ValueError: ``decoding.context`` is ``rolling`` and the agent was not trained for it.
     """
@@ -52,14 +57,20 @@ class Policy:
         self.published_at = 0.0
         self._generator = torch.Generator().manual_seed(seed)
         self._legal = agent.vocabulary.legal_actions(task.action)
-        self._context = Context(agent, task, num_slots, hide=self.decoding.past_actions == "hidden")
-        self._reader = make_reader(self._context, self.decoding.context)
+        self._acting = self._make_acting()
+        self.context = Context(self._acting, task, num_slots, hide=self.decoding.past_actions == "hidden")
+        self._reader = make_reader(self.context, self.decoding.context)
 
     def load_weights(self, version: int, weights: dict[str, np.ndarray], published_at: float = 0.0) -> None:
         """Swap the weights, at any time: what is kept of the context is read anew, so versions never mix."""
         load_weights(self.agent, weights)
+        if self._acting is not self.agent:
+            self._acting.transformer = self._make_acting().transformer
         self.version, self.published_at = version, published_at
         self._reader.forget()
+
+    def _make_acting(self) -> Agent:
+        return int8_agent(self.agent) if self.decoding.weights == "int8" else self.agent
 
     @torch.inference_mode()
     def act(self, observation: dict[str, Any], is_first: np.ndarray) -> Action:
@@ -70,25 +81,25 @@ class Policy:
             is_first: bool [E]; these slots begin an episode and forget what came before.
         """
         first = torch.from_numpy(np.asarray(is_first, bool))
-        self._context.observe(observation, first)
+        self.context.observe(observation, first)
         hidden = self._reader.observe(first)
         chosen, log_probs = [], []
         for element in range(self.task.action_tokens):
-            if element and not self._context.hide:
+            if element and not self.context.hide:
                 hidden = self._reader.feed(element - 1)
-            at = hidden[:, element] if self._context.hide else hidden[:, 0]
-            scores = self.agent.logits(at, self._legal).float().cpu()
+            at = hidden[:, element] if self.context.hide else hidden[:, 0]
+            scores = self._acting.logits(at, self._legal).float().cpu()
             value, log_prob = choose(scores, self.task.action, self.decoding, self._generator)
             chosen.append(value)
             log_probs.append(log_prob)
-            self._context.set_element(element, value)
+            self.context.set_element(element, value)
         action = torch.stack(chosen, dim=1).numpy().reshape(self.num_slots, *self.task.action.shape)
         return Action(action.astype(self.task.action.dtype), torch.stack(log_probs, dim=1).numpy())
 
     @torch.inference_mode()
     def executed(self, action: np.ndarray) -> None:
         """Say what was executed, [E, *action shape], where it differs from what `act` chose."""
-        self._context.set_action(action)
+        self.context.set_action(action)
         self._reader.rewrite()
 
 

@@ -1,5 +1,6 @@
 """What the policy computes while acting is what training computes for the same context."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -175,3 +176,21 @@ def test_only_legal_actions_are_chosen_and_decodings_differ() -> None:
 def test_decodings_that_do_not_exist_are_refused(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DecodingConfig(**changes).validate()
+
+
+def test_int8_weights_act_almost_alike_and_follow_a_swap() -> None:
+    agent, other = small_agent(), flat_weights(small_agent(seed=9))
+    rng = np.random.default_rng(0)
+    policies = [
+        Policy(agent if weights == "float32" else copy.deepcopy(agent), CONTROL, SLOTS, DecodingConfig(
+            continuous="mean", past_actions="hidden", weights=weights
+        ))
+        for weights in ("float32", "int8")
+    ]  # fmt: skip
+    for step in range(6):
+        if step == 3:
+            for policy in policies:
+                policy.load_weights(1, other)
+        observation = random_observation(CONTROL, (SLOTS,), rng)
+        exact, rounded = (policy.act(observation, np.full(SLOTS, step == 0)).action for policy in policies)
+        assert 0 < np.abs(exact - rounded).max() < 0.05
