@@ -24,6 +24,7 @@ class Layout:
         key_positions: int64 [batch, keys], the same of the keys where they are not the queries themselves but come
             from a cache (then each row is one segment); -1 where a column is empty.
         window: a token sees itself and the ``window - 1`` before it; None: all.
+        pinned: bool [batch, keys], tokens that are seen from outside their window too (a prompt); None: none.
         sink: one more key stands before all others, and every query sees it.
     """
 
@@ -31,6 +32,7 @@ class Layout:
     segments: torch.Tensor | None = None
     key_positions: torch.Tensor | None = None
     window: int | None = None
+    pinned: torch.Tensor | None = None
     sink: bool = False
 
     @property
@@ -46,7 +48,8 @@ class Layout:
         distance = self.positions[:, :, None] - self.keys[:, None]
         visible = (distance >= 0) & (self.keys >= 0)[:, None]
         if self.window is not None:
-            visible &= distance < self.window
+            near = distance < self.window
+            visible &= near if self.pinned is None else near | self.pinned[:, None]
         if self.segments is not None:
             visible = visible & (self.segments[:, :, None] == self.segments[:, None])
         return functional.pad(visible, (1, 0), value=True)[:, None] if self.sink else visible[:, None]
@@ -64,15 +67,16 @@ class Layout:
         """The same rule for the flexible backend, which skips blocks that hold nothing visible."""
         positions, segments, window, sink = self.positions, self.segments, self.window, int(self.sink)
         keys = functional.pad(self.keys, (sink, 0))
-        if segments is not None:
-            segments_of_keys = functional.pad(segments, (sink, 0))
+        pinned = None if self.pinned is None else functional.pad(self.pinned, (sink, 0))
+        segments_of_keys = None if segments is None else functional.pad(segments, (sink, 0))
 
         def visible(row: torch.Tensor, _: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
             distance = positions[row, query] - keys[row, key]
             seen = (distance >= 0) & (keys[row, key] >= 0)
             if window is not None:
-                seen = seen & (distance < window)
-            if segments is not None:
+                near = distance < window
+                seen = seen & (near if pinned is None else near | pinned[row, key])
+            if segments is not None and segments_of_keys is not None:
                 seen = seen & (segments[row, query] == segments_of_keys[row, key])
             return seen | (key < sink)
 

@@ -16,11 +16,13 @@ GROWTH = 64
 class KeyValueCache:
     """Columns of keys and values of every layer, by slot; column = position modulo their number.
 
-    With an attention window the columns are a ring and old tokens are overwritten; without one they grow as needed.
+    With an attention window the columns are a ring and old tokens are overwritten; without one they grow as needed. The
+    first ``pinned`` tokens of every slot, a prompt, have columns of their own and stay.
 
     Attributes:
         positions: int64 [slots, columns + 1], which token of its slot a column holds, -1 where none. The last column
             takes what is not to be kept.
+        pinned: tokens of the prompt, columns 0 to ``pinned - 1``.
         next: int64 [slots], position of the next token.
     """
 
@@ -30,6 +32,7 @@ class KeyValueCache:
         self._droppable = droppable
         self._shape = (config.layers, slots), (config.heads, config.width // config.heads)
         self._device = device
+        self.pinned = 0
         self.next = torch.zeros(slots, dtype=torch.int64, device=device)
         self._allocate(0)
 
@@ -44,10 +47,21 @@ class KeyValueCache:
         self.keys = torch.zeros(layers, slots, columns + 1, *head, device=self._device)
         self.values = torch.zeros_like(self.keys)
 
+    def pin(self, tokens: int) -> None:
+        """What every slot has read so far, ``tokens`` each, is the prompt."""
+        assert self.pinned == 0 and bool((self.next == tokens).all())
+        self.pinned = tokens
+
+    def clear(self) -> None:
+        """Forget everything, the prompt as well."""
+        self.positions[:] = -1
+        self.next[:] = 0
+        self.pinned = 0
+
     def reset(self, slots: torch.Tensor) -> None:
-        """Forget all of ``slots`` (int64 [m])."""
-        self.positions[slots] = -1
-        self.next[slots] = 0
+        """Forget all of ``slots`` (int64 [m]) but the prompt."""
+        self.positions[slots, self.pinned :] = -1
+        self.next[slots] = self.pinned
 
     def drop(self, count: int) -> None:
         """Forget the newest ``count`` tokens of every slot."""
@@ -66,23 +80,29 @@ class KeyValueCache:
         self.next[chosen] = positions[:, -1] + 1
         needed = int(self.next.max())
         if self.window is not None:
-            needed = min(needed, self.window + valid.shape[1] + self._droppable)
+            needed = min(needed, self.pinned + self.window + valid.shape[1] + self._droppable)
         if needed > self.columns:
             self._grow(-(-needed // GROWTH) * GROWTH)
-        columns = torch.where(valid, positions % self.columns, self.columns)
+        columns = torch.where(valid, self._column(positions), self.columns)
         self.positions[chosen[:, None], columns] = torch.where(valid, positions, -1)
         used = min(int(self.next.max()), self.columns)
-        layout = Layout(positions, None, self.positions[chosen, :used], self.window)
+        pinned = torch.arange(used, device=self._device)[None] < self.pinned if self.pinned else None
+        layout = Layout(positions, None, self.positions[chosen, :used], self.window, pinned)
         return Extension(self, slots, chosen[:, None], columns, used, layout)
+
+    def _column(self, positions: torch.Tensor) -> torch.Tensor:
+        ring = self.pinned + (positions - self.pinned) % max(1, self.columns - self.pinned)
+        return torch.where(positions < self.pinned, positions, ring)
 
     def _grow(self, columns: int) -> None:
         positions, keys, values = self.positions, self.keys, self.values
         self._allocate(columns)
         slot, column = torch.nonzero(positions >= 0, as_tuple=True)
         kept = positions[slot, column]
-        self.positions[slot, kept % columns] = kept
-        self.keys[:, slot, kept % columns] = keys[:, slot, column]
-        self.values[:, slot, kept % columns] = values[:, slot, column]
+        place = self._column(kept)
+        self.positions[slot, place] = kept
+        self.keys[:, slot, place] = keys[:, slot, column]
+        self.values[:, slot, place] = values[:, slot, column]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ keys and values and runs it over new tokens only.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,18 +18,44 @@ from agent.inputs import TaskInputs, action_elements, encode_texts
 from agent.task import TaskSpec
 
 
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """P timesteps of another episode of the task, which every slot reads first and keeps (Reed et al. 2022, section 5).
+
+    Attributes:
+        observation: arrays by key, [P, *shape].
+        texts: of that episode, by key.
+        action: executed, [P, *action shape].
+    """
+
+    observation: dict[str, np.ndarray]
+    texts: dict[str, str]
+    action: np.ndarray
+
+    @property
+    def steps(self) -> int:
+        """Timesteps P."""
+        return len(self.action)
+
+
 class Context:
     """The newest timesteps of E slots, right-aligned: the newest is the last.
 
     Attributes:
-        limit: timesteps that the agent reads (`TaskSpec.context_steps`).
+        prompt: read before them, if any.
+        limit: timesteps that the agent reads beside the prompt: together `TaskSpec.context_steps`.
         lengths: int64 [E], timesteps of its episode that each slot holds, at most ``limit``.
         hide: whether actions are hidden from the model.
     """
 
-    def __init__(self, agent: Agent, task: TaskSpec, num_slots: int, hide: bool) -> None:
-        self.agent, self.task, self.num_slots, self.hide = agent, task, num_slots, hide
-        self.limit = task.context_steps
+    def __init__(self, agent: Agent, task: TaskSpec, num_slots: int, hide: bool, prompt: Prompt | None = None) -> None:
+        self.agent, self.task, self.num_slots, self.hide, self.prompt = agent, task, num_slots, hide, prompt
+        self.limit = task.context_steps - (0 if prompt is None else prompt.steps)
+        if self.limit < 1:
+            raise ValueError(
+                f"a prompt of {task.context_steps - self.limit} timesteps leaves none of {task.name}'s "
+                f"context of {task.context_steps}; give a shorter one"
+            )
         self.lengths = torch.zeros(num_slots, dtype=torch.int64)
         held = max(2, self.limit)  # an action is read one step later
         self._arrays = {
@@ -77,6 +104,22 @@ class Context:
             torch.full((len(action),), steps, dtype=torch.int64),
         ).to(self.agent.device)
 
+    def embedded_prompt(self) -> torch.Tensor:
+        """Tokens of the prompt, [1, tokens, d]; without one there are none."""
+        prompt, task = self.prompt, self.task
+        if prompt is None:
+            return torch.zeros(1, 0, self.agent.config.width, device=self.agent.device)
+        inputs = TaskInputs(
+            task,
+            {key: torch.from_numpy(array)[None] for key, array in prompt.observation.items()},
+            encode_texts(task, [prompt.texts], self.agent.text),
+            torch.from_numpy(action_elements(prompt.action, task))[None],
+            torch.tensor([self.hide]),
+            torch.tensor([prompt.steps]),
+        ).to(self.agent.device)
+        valid = token_mask(self.agent, inputs)[:, None].expand(-1, prompt.steps, -1).flatten()
+        return self.agent.embed(inputs).flatten(1, 2)[:, valid]
+
 
 class Reader(Protocol):
     """Hidden states of the newest timestep.
@@ -108,6 +151,7 @@ class Recompute:
     def __init__(self, context: Context) -> None:
         self._context, self._agent = context, context.agent
         self._embedded: torch.Tensor | None = None
+        self._prompt: torch.Tensor | None = None
 
     def observe(self, is_first: torch.Tensor) -> torch.Tensor:
         """See `Reader`."""
@@ -136,7 +180,7 @@ class Recompute:
 
     def forget(self) -> None:
         """See `Reader`."""
-        self._embedded = None
+        self._embedded = self._prompt = None
 
     def _hidden(self, known: int) -> torch.Tensor:
         """Hidden states of the context, up to ``known`` elements of the newest action."""
@@ -148,10 +192,18 @@ class Recompute:
         valid = (mask[:, None] & started.to(mask.device)[..., None]).flatten(1)
         stop = valid.shape[1] - context.task.action_tokens + known
         x, valid = self._embedded[:, -longest:].flatten(1, 2)[:, :stop], valid[:, :stop]
+        pinned = None
+        if context.prompt is not None:
+            if self._prompt is None:
+                self._prompt = context.embedded_prompt()
+            x = torch.cat((self._prompt.expand(len(x), -1, -1), x), dim=1)
+            pinned = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+            pinned[:, : self._prompt.shape[1]] = True
+            valid = torch.cat((pinned[:, : self._prompt.shape[1]], valid), dim=1)
         if bool(valid.all()):
-            return self._agent.transformer(x)
+            return self._agent.transformer(x, pinned=pinned)
         positions = (valid.cumsum(1) - 1).clamp(min=0)
-        return self._agent.transformer(x, positions, valid.int())
+        return self._agent.transformer(x, positions, valid.int(), pinned)
 
 
 class Cached:
@@ -174,6 +226,8 @@ class Cached:
     def observe(self, is_first: torch.Tensor) -> torch.Tensor:
         """See `Reader`."""
         context = self._context
+        if self._stale:
+            self._read_prompt()
         self._steps = torch.where(is_first, 1, self._steps + 1)
         anew = is_first | self._stale
         if not self._rolling:
@@ -204,6 +258,13 @@ class Cached:
     def forget(self) -> None:
         """See `Reader`."""
         self._stale = True
+
+    def _read_prompt(self) -> None:
+        self._cache.clear()
+        prompt = self._context.embedded_prompt().expand(self._context.num_slots, -1, -1)
+        if prompt.shape[1]:
+            self._append(None, prompt, torch.ones(prompt.shape[:2], dtype=torch.bool, device=prompt.device))
+            self._cache.pin(prompt.shape[1])
 
     def _read_again(self, slots: torch.Tensor | None, known: int) -> torch.Tensor:
         """The newest timesteps of slots, into their emptied cache."""

@@ -13,7 +13,7 @@ import torch
 
 from agent.agent import Agent
 from agent.config import DecodingConfig
-from agent.context import Cached, Context, Reader, Recompute
+from agent.context import Cached, Context, Prompt, Reader, Recompute
 from agent.quantisation import int8_agent
 from agent.sampling import choose
 from agent.task import TaskSpec
@@ -35,18 +35,25 @@ class Action:
 
 
 class Policy:
-    """Acts in one task for ``num_slots`` environments.
+    """Acts in one task for ``num_slots`` environments, all with the same prompt, if any.
 
     Attributes:
         context: the timesteps it has seen.
         version, published_at: of the weights.
 
     Raises:
-        ValueError: ``decoding.context`` is ``rolling`` and the agent was not trained for it.
+        ValueError: ``decoding.context`` is ``rolling`` and the agent was not trained for it, or the prompt leaves no
+            room in the context.
     """
 
     def __init__(
-        self, agent: Agent, task: TaskSpec, num_slots: int, decoding: DecodingConfig | None = None, seed: int = 0
+        self,
+        agent: Agent,
+        task: TaskSpec,
+        num_slots: int,
+        decoding: DecodingConfig | None = None,
+        seed: int = 0,
+        prompt: Prompt | None = None,
     ) -> None:
         self.agent = agent.eval()
         self.task = task
@@ -58,7 +65,9 @@ class Policy:
         self._generator = torch.Generator().manual_seed(seed)
         self._legal = agent.vocabulary.legal_actions(task.action)
         self._acting = self._make_acting()
-        self.context = Context(self._acting, task, num_slots, hide=self.decoding.past_actions == "hidden")
+        self.context = Context(
+            self._acting, task, num_slots, hide=self.decoding.past_actions == "hidden", prompt=prompt
+        )
         self._reader = make_reader(self.context, self.decoding.context)
 
     def load_weights(self, version: int, weights: dict[str, np.ndarray], published_at: float = 0.0) -> None:

@@ -152,6 +152,7 @@ class Transformer(nn.Module):
         x: torch.Tensor,
         positions: torch.Tensor | None = None,
         segments: torch.Tensor | None = None,
+        pinned: torch.Tensor | None = None,
         extension: Extension | None = None,
     ) -> torch.Tensor:
         """Hidden states [batch, length, d].
@@ -160,9 +161,10 @@ class Transformer(nn.Module):
             x: embedded tokens [batch, length, d].
             positions: int [batch, length], index within the segment; None counts from the row's start.
             segments: int [batch, length], which segment a position belongs to; None where each row is one.
+            pinned: bool [batch, length], tokens of a prompt, which an attention window does not leave out.
             extension: the cache that these tokens are appended to; it knows positions and segments.
         """
-        shared = self._shared(x, positions, segments, extension)
+        shared = self._shared(x, positions, segments, pinned, extension)
         for number, block in enumerate(self.blocks):
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(block, x, shared, number, use_reentrant=False)
@@ -175,6 +177,7 @@ class Transformer(nn.Module):
         x: torch.Tensor,
         positions: torch.Tensor | None,
         segments: torch.Tensor | None,
+        pinned: torch.Tensor | None,
         extension: Extension | None,
     ) -> Shared:
         if extension is not None:
@@ -182,7 +185,7 @@ class Transformer(nn.Module):
         else:
             if positions is None:
                 positions = torch.arange(x.shape[1], device=x.device)[None]
-            layout = Layout(positions, segments, window=self.window)
+            layout = Layout(positions, segments, window=self.window, pinned=pinned)
         layout = dataclasses.replace(layout, sink=self.window is not None)
         if self.rotary:
             return Shared(layout, extension, angles=rotary_angles(layout.positions, self.head_width))

@@ -16,8 +16,12 @@ LAYOUTS = {
     "segments": Layout(POSITIONS, SEGMENTS),
     "window": Layout(IN_ORDER, window=3),
     "window in segments beside a sink": Layout(POSITIONS, SEGMENTS, window=2, sink=True),
+    "window with pinned tokens": Layout(POSITIONS, SEGMENTS, window=2, pinned=(POSITIONS == 0)),
     "cache": Layout(KEYS[:, -2:], key_positions=KEYS),
     "cache with a window and a sink": Layout(KEYS[:, -2:], key_positions=KEYS, window=3, sink=True),
+    "cache with a window, a prompt and a sink": Layout(
+        KEYS[:, -2:], key_positions=KEYS, window=2, pinned=(torch.arange(6) < 2)[None], sink=True
+    ),
 }
 
 
@@ -32,6 +36,8 @@ def visible_by_hand(layout: Layout, row: int, query: int, key: int) -> bool:
         return False
     if keys[key] < 0 or keys[key] > positions[query]:
         return False
+    if layout.pinned is not None and layout.pinned[row % len(layout.pinned), key]:
+        return True
     return layout.window is None or positions[query] - keys[key] < layout.window
 
 
@@ -57,6 +63,7 @@ def test_backends_agree_in_outputs_and_gradients(name: str, with_bias: bool) -> 
         positions=layout.positions.to(device),
         segments=None if layout.segments is None else layout.segments.to(device),
         key_positions=None if layout.key_positions is None else layout.key_positions.to(device),
+        pinned=None if layout.pinned is None else layout.pinned.expand(rows, -1).to(device),
     )
     values = [torch.randn(rows, 2, n, 8, device=device) for n in (queries, keys, keys)]
     bias = [torch.randn(1, 2, queries, keys, device=device)] if with_bias else [None]

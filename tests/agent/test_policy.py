@@ -10,6 +10,7 @@ import torch
 from agent.agent import Agent
 from agent.cache import KeyValueCache
 from agent.config import AgentConfig, DecodingConfig
+from agent.context import Prompt
 from agent.inputs import TaskInputs, action_elements, encode_texts
 from agent.policy import Policy
 from agent.task import ArraySpec, TaskSpec
@@ -25,26 +26,35 @@ def small_agent(embedding: str = "fused", seed: int = 0, **settings: Any) -> Age
     return Agent(AgentConfig(width=32, layers=2, heads=2, observation_embedding=embedding, **settings), TASKS)
 
 
-def full_forward(agent: Agent, task: TaskSpec, history: list[dict], actions: list[np.ndarray], text: str, hide: bool):
-    """Logits [elements, legal] of the newest step, by one plain forward over the context, as in training."""
-    arrays = {
-        key: torch.from_numpy(np.stack([step[key] for step in history]))[None]
-        for key, spec in task.observation.items()
-        if spec.kind != "text"
-    }
-    inputs = TaskInputs(
+def make_inputs(agent: Agent, task: TaskSpec, steps: Prompt, hide: bool) -> TaskInputs:
+    return TaskInputs(
         task,
-        arrays,
-        encode_texts(task, [{"mission": text}], agent.text),
-        torch.from_numpy(action_elements(np.stack(actions), task))[None],
+        {key: torch.from_numpy(array)[None] for key, array in steps.observation.items()},
+        encode_texts(task, [steps.texts], agent.text),
+        torch.from_numpy(action_elements(steps.action, task))[None],
         torch.tensor([hide]),
-        torch.tensor([len(history)]),
+        torch.tensor([steps.steps]),
     )
-    valid = agent.valid_positions(inputs).flatten()
+
+
+def full_forward(agent: Agent, task: TaskSpec, parts: list[Prompt], hide: bool) -> torch.Tensor:
+    """Logits [elements, legal] of the newest step, by one plain forward over prompt and context, as in training."""
+    tokens = []
+    for part in parts:
+        inputs = make_inputs(agent, task, part, hide)
+        valid = agent.valid_positions(inputs).flatten()
+        tokens.append(agent.embed(inputs).flatten(1, 2)[:, valid])
+    pinned = torch.zeros(1, sum(each.shape[1] for each in tokens), dtype=torch.bool)
+    pinned[:, : pinned.shape[1] - tokens[-1].shape[1]] = True
     with torch.no_grad():
-        hidden = agent.eval().transformer(agent.embed(inputs).flatten(1, 2)[:, valid])[0]
+        hidden = agent.eval().transformer(torch.cat(tokens, dim=1), pinned=pinned)[0]
         elements = task.action_tokens
         return agent.logits(hidden[-elements - 1 : -1], agent.vocabulary.legal_actions(task.action))
+
+
+def random_prompt(task: TaskSpec, steps: int, rng: np.random.Generator) -> Prompt:
+    texts = {"mission": "put the ball next to the box"} if "mission" in task.observation else {}
+    return Prompt(random_observation(task, (steps,), rng), texts, random_values(task.action, (steps,), rng))
 
 
 def steps_read(mode: str, before: int, limit: int, swapped: bool) -> int:
@@ -68,18 +78,22 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.parametrize("prompt_steps", [0, 1], ids=["no prompt", "prompt"])
 @pytest.mark.parametrize("hide", [False, True], ids=["shown", "hidden"])
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 @pytest.mark.parametrize(("mode", "settings"), SETTINGS, ids=str)
-def test_acting_equals_one_forward_over_its_context(mode: str, settings: dict, task: TaskSpec, hide: bool) -> None:
+def test_acting_equals_one_forward_over_its_context(
+    mode: str, settings: dict, task: TaskSpec, hide: bool, prompt_steps: int
+) -> None:
     """Over several contexts: resets of single slots, other actions executed than chosen, and a swap of weights."""
     settings = {"embedding": settings.get("observation_embedding", "fused")} | {
         key: value for key, value in settings.items() if key != "observation_embedding"
     }
     agent, other = small_agent(**settings), flat_weights(small_agent(seed=9, **settings))
     decoding = DecodingConfig(context=mode, past_actions="hidden" if hide else "shown")
-    policy = Policy(agent, task, SLOTS, decoding, seed=1)
     rng = np.random.default_rng(0)
+    prompt = random_prompt(task, prompt_steps, rng) if prompt_steps else None
+    policy = Policy(agent, task, SLOTS, decoding, seed=1, prompt=prompt)
     history: list[list[dict]] = [[] for _ in range(SLOTS)]
     actions: list[list[np.ndarray]] = [[] for _ in range(SLOTS)]
     texts, read = list(MISSIONS), [0] * SLOTS
@@ -96,8 +110,11 @@ def test_acting_equals_one_forward_over_its_context(mode: str, settings: dict, t
         for slot in range(SLOTS):
             history[slot].append({key: value[slot] for key, value in observation.items()})
             actions[slot].append(chosen.action[slot])
-            read[slot] = newest = steps_read(mode, read[slot], task.context_steps, swapped=step == 6)
-            logits = full_forward(agent, task, history[slot][-newest:], actions[slot][-newest:], texts[slot], hide)
+            limit = task.context_steps - prompt_steps
+            read[slot] = newest = steps_read(mode, read[slot], limit, swapped=step == 6)
+            observed = {key: np.stack([each[key] for each in history[slot][-newest:]]) for key in observation}
+            context = Prompt(observed, {"mission": texts[slot]}, np.stack(actions[slot][-newest:]))
+            logits = full_forward(agent, task, [context] if prompt is None else [prompt, context], hide)
             ids = torch.from_numpy(action_elements(chosen.action[slot], task))
             if task.action.kind == "continuous":
                 ids = ((ids + 1) * 512).long()
@@ -194,3 +211,9 @@ def test_int8_weights_act_almost_alike_and_follow_a_swap() -> None:
         observation = random_observation(CONTROL, (SLOTS,), rng)
         exact, rounded = (policy.act(observation, np.full(SLOTS, step == 0)).action for policy in policies)
         assert 0 < np.abs(exact - rounded).max() < 0.05
+
+
+def test_a_prompt_that_leaves_no_room_is_refused() -> None:
+    prompt = random_prompt(CONTROL, 3, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="leaves none of test/control's context of 3"):
+        Policy(small_agent(), CONTROL, 1, prompt=prompt)
