@@ -32,6 +32,11 @@ class Prompt:
     texts: dict[str, str]
     action: np.ndarray
 
+    def __post_init__(self) -> None:
+        for key, values in self.observation.items():
+            if len(values) != self.steps:
+                raise ValueError(f"a prompt of {self.steps} actions has {len(values)} observations of {key!r}")
+
     @property
     def steps(self) -> int:
         """Timesteps P."""

@@ -96,7 +96,7 @@ def _seed(plan: RunPlan, *parts: object) -> int:
 
 
 def open_streams(plan: RunPlan, address: str, monitor: ReplayMonitor) -> dict[tuple[str, str], WindowSampler]:
-    """A stream of windows for each (short name, source) that the learner draws from."""
+    """A stream of windows for each (short name, source) that the learner draws from; ``ends`` for prompts."""
     from replay.sampler import WindowSampler
 
     streams = {}
@@ -104,6 +104,7 @@ def open_streams(plan: RunPlan, address: str, monitor: ReplayMonitor) -> dict[tu
         actor = plan.actor(name)
         wanted = ["demonstrations"] if actor.demonstrations is not None else []
         wanted += ["good"] if actor.num_actors > 0 and actor.online_share > 0 else []
+        wanted += ["ends"] if plan.config.learner.prompt_share > 0 and plan.config.replay.ends else []
         for source in wanted:
             streams[name, source] = WindowSampler(address, task, source, plan.config.replay, monitor)
     return streams

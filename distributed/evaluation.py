@@ -15,6 +15,7 @@ from distributed.plan import RunPlan
 if TYPE_CHECKING:
     from agent.agent import Agent
     from agent.config import DecodingConfig
+    from agent.context import Prompt
 
 EPISODES_AT_ONCE = 20
 """Environments of one evaluation; seeds are given to slots beforehand, so the number changes no episode's seed."""
@@ -86,6 +87,7 @@ def evaluate_task(
     first_seed: int,
     seconds: float,
     seed: int = 0,
+    prompt: Prompt | None = None,
     video: Path | None = None,
     video_steps: int = 500,
 ) -> Round:
@@ -103,7 +105,7 @@ def evaluate_task(
     task = agent.tasks[actor.task]
     environment = make_environment(actor, min(episodes, EPISODES_AT_ONCE))
     try:
-        policy = Policy(agent, task, environment.num_envs, decoding, seed)
+        policy = Policy(agent, task, environment.num_envs, decoding, seed, prompt)
         policy.version = version
         played = evaluate(policy, environment, range(first_seed, first_seed + episodes), seconds)
     finally:

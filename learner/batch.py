@@ -41,10 +41,11 @@ class Batch:
     """What one update learns from.
 
     Attributes:
-        groups: raw inputs, one group a task; window w of the batch is the w-th crop over all groups.
+        groups: raw inputs, one group a task; windows count up over all groups.
         gather: int64 [rows, length], index into the groups' positions laid end to end; their number where it pads.
-        positions: int64 [rows, length], index within the segment (the crop).
-        segments: int32 [rows, length], crop number + 1; 0 pads. None where every row is one unpadded crop.
+        positions: int64 [rows, length], index within the segment: a window's prompt, if any, and its crop.
+        segments: int32 [rows, length], window number + 1; 0 pads. None where every row is one unpadded segment.
+        pinned: bool [rows, length], tokens of prompts. None where there are none.
         targets: one entry a task.
         windows: number of windows.
         tokens: positions that are not padding.
@@ -54,6 +55,7 @@ class Batch:
     gather: torch.Tensor
     positions: torch.Tensor
     segments: torch.Tensor | None
+    pinned: torch.Tensor | None
     targets: list[Targets]
     windows: int
     tokens: int
@@ -72,6 +74,7 @@ class Batch:
             gather=move(self.gather),
             positions=move(self.positions),
             segments=None if self.segments is None else move(self.segments),
+            pinned=None if self.pinned is None else move(self.pinned),
             targets=[
                 dataclasses.replace(t, position=move(t.position), id=move(t.id), window=move(t.window))
                 for t in self.targets
@@ -80,33 +83,42 @@ class Batch:
 
 
 def make_batch(agent: Agent, groups: Sequence[tuple[TaskInputs, Labels]], row_length: int) -> Batch:
-    """Pack groups of crops (on the CPU) into rows; a crop longer than a row raises ValueError, naming its task."""
+    """Pack groups of crops (on the CPU) into rows, a window's prompt before its crop in one segment.
+
+    A window longer than a row raises ValueError, naming its task.
+    """
     valid = [agent.valid_positions(inputs).numpy() for inputs, _ in groups]
-    lengths = np.concatenate([mask.reshape(len(mask), -1).sum(1) for mask in valid])
-    for (inputs, _), mask in zip(groups, valid):
-        longest = int(mask.reshape(len(mask), -1).sum(1).max())
+    first = np.cumsum([0] + [int(labels.window[-1]) + 1 for _, labels in groups])
+    window_of = [labels.window.numpy() + start for (_, labels), start in zip(groups, first)]  # of each crop
+    in_crop = [mask.reshape(len(mask), -1).sum(1) for mask in valid]
+    lengths = np.bincount(np.concatenate(window_of), np.concatenate(in_crop)).astype(np.int64)
+    for (inputs, _), start, stop in zip(groups, first, first[1:]):
+        longest = int(lengths[start:stop].max())
         if longest > row_length:
             raise ValueError(
-                f"{inputs.task.name}: {inputs.steps} steps of context are {longest} tokens, rows hold {row_length}; "
-                f"raise learner.tokens_per_row or lower the task's context_steps"
+                f"{inputs.task.name}: {inputs.task.context_steps} steps of context are {longest} tokens, rows hold "
+                f"{row_length}; raise learner.tokens_per_row or lower the task's context_steps"
             )
-    start, rows = pack(lengths, row_length)
+    start_of, rows = pack(lengths, row_length)
     flat_valid = np.concatenate([mask.reshape(-1) for mask in valid])
-    crop_of = np.repeat(np.arange(len(lengths)), np.concatenate([[m[0].size] * len(m) for m in valid]))
     source = np.flatnonzero(flat_valid)
-    crop = crop_of[source]
-    within = np.arange(len(source)) - (np.cumsum(lengths) - lengths)[crop]
-    destination = start[crop] + within
+    per_crop = [np.repeat(each, mask[0].size) for each, mask in zip(window_of, valid)]
+    window = np.concatenate(per_crop)[source]
+    within = np.arange(len(source)) - (np.cumsum(lengths) - lengths)[window]
+    destination = start_of[window] + within
 
     gather = np.full(rows * row_length, len(flat_valid), np.int64)
     positions = np.zeros(rows * row_length, np.int64)
     segments = np.zeros(rows * row_length, np.int32)
-    gather[destination], positions[destination], segments[destination] = source, within, crop + 1
+    gather[destination], positions[destination], segments[destination] = source, within, window + 1
+    pinned = np.zeros(rows * row_length, bool)
+    prompts = [np.repeat(labels.prompt.numpy(), mask[0].size) for (_, labels), mask in zip(groups, valid)]
+    pinned[destination] = np.concatenate(prompts)[source]
     place_of = np.full(len(flat_valid), -1, np.int64)
     place_of[source] = destination
 
-    targets, first_position, first_crop = [], 0, 0
-    for (inputs, labels), mask in zip(groups, valid):
+    targets, first_position = [], 0
+    for (inputs, labels), mask, windows in zip(groups, valid, window_of):
         count, steps, width = mask.shape
         elements = inputs.task.action_tokens
         place = place_of[first_position : first_position + mask.size].reshape(count, steps, width)
@@ -115,7 +127,7 @@ def make_batch(agent: Agent, groups: Sequence[tuple[TaskInputs, Labels]], row_le
         chosen = np.broadcast_to((labels.mask.numpy() & mask[:, :, -1])[..., None], predicting.shape)
         ids = encode_action(labels.action, inputs.task.action, agent.vocabulary)
         legal = agent.vocabulary.legal_actions(inputs.task.action)
-        window = np.broadcast_to(np.arange(count)[:, None, None] + first_crop, predicting.shape)
+        of_target = np.broadcast_to(windows[:, None, None], predicting.shape)
         targets.append(
             Targets(
                 inputs.task.name,
@@ -123,11 +135,10 @@ def make_batch(agent: Agent, groups: Sequence[tuple[TaskInputs, Labels]], row_le
                 legal,
                 torch.from_numpy(predicting[chosen]),
                 ids[torch.from_numpy(chosen.copy())] - legal.start,
-                torch.from_numpy(window[chosen]),
+                torch.from_numpy(of_target[chosen]),
             )
         )
         first_position += mask.size
-        first_crop += count
     shape = (rows, row_length)
     whole_rows = bool((lengths == row_length).all())
     return Batch(
@@ -135,6 +146,7 @@ def make_batch(agent: Agent, groups: Sequence[tuple[TaskInputs, Labels]], row_le
         torch.from_numpy(gather.reshape(shape)),
         torch.from_numpy(positions.reshape(shape)),
         None if whole_rows else torch.from_numpy(segments.reshape(shape)),
+        torch.from_numpy(pinned.reshape(shape)) if pinned.any() else None,
         targets,
         len(lengths),
         len(source),
@@ -146,4 +158,4 @@ def packed_hidden(agent: Agent, batch: Batch) -> torch.Tensor:
     flat = torch.cat([agent.embed(group).flatten(0, 2) for group in batch.groups])
     flat = torch.cat((flat, flat.new_zeros(1, flat.shape[1])))
     x = flat.index_select(0, batch.gather.flatten()).unflatten(0, batch.gather.shape)
-    return agent.transformer(x, batch.positions, batch.segments).flatten(0, 1)
+    return agent.transformer(x, batch.positions, batch.segments, batch.pinned).flatten(0, 1)

@@ -15,11 +15,13 @@ from agent.agent import Agent
 from agent.task import TaskSpec
 from learner.batch import Batch, make_batch
 from learner.config import LearnerConfig
-from learner.crop import Crop, collate, random_crop
+from learner.crop import Crop, collate, last_crop, random_crop
 from learner.mixture import Key, Mixture
 from replay.window import Window
 
-DEMONSTRATIONS, GOOD = "demonstrations", "good"
+DEMONSTRATIONS, GOOD, ENDS = "demonstrations", "good", "ends"
+END_TRIES = 8
+"""Windows drawn from ``ends``, which holds those of all sources, before a prompt is taken from elsewhere."""
 
 
 class WindowStream(Protocol):
@@ -46,7 +48,7 @@ class TaskSources:
         task: its spec.
         weight: its share of a batch, relative to other tasks.
         online_share: part of that share asked from ``good``.
-        streams: by source: ``demonstrations``, ``good``.
+        streams: by source: ``demonstrations``, ``good``; and ``ends`` for prompts.
     """
 
     task: TaskSpec
@@ -78,12 +80,13 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True)
 class SourcedBatch:
-    """A batch, the origin of each of its windows, and the split that was asked."""
+    """A batch, the origin of each of its windows, the split that was asked, and how many windows have a prompt."""
 
     batch: Batch
     origins: list[Origin]
     asked: dict[Key, int]
     actual: dict[Key, int]
+    prompted: int
 
 
 class BatchSource:
@@ -152,12 +155,13 @@ class BatchSource:
         self._number += 1
         asked = self.mixture.split(self._config.windows_per_batch)
         actual = self._with_fallback(asked)
-        groups, origins = [], []
+        groups, origins, prompted = [], [], 0
         for name, sources in self._sources.items():
             crops, task_origins = [], []
             for source in sources.streams:
                 for _ in range(actual.get((name, source), 0)):
-                    crop = random_crop(self._window(sources, source), sources.task.context_steps, rng)
+                    crop = self._crop(sources, source, rng)
+                    prompted += crop.prompt is not None
                     crops.append(crop)
                     task_origins.append(origin(name, source, crop))
             if crops:
@@ -173,7 +177,7 @@ class BatchSource:
                 )
                 origins += task_origins
         batch = make_batch(self._agent, groups, self._config.tokens_per_row)
-        return SourcedBatch(batch, origins, asked, actual)
+        return SourcedBatch(batch, origins, asked, actual, prompted)
 
     def _with_fallback(self, asked: dict[Key, int]) -> dict[Key, int]:
         """While a task's ``good`` table is empty, its share goes to the task's demonstrations, and the reverse."""
@@ -186,6 +190,27 @@ class BatchSource:
             chosen = present[0] if present else next(other for other in (DEMONSTRATIONS, GOOD) if other in streams)
             actual[name, chosen] += count
         return actual
+
+    def _crop(self, sources: TaskSources, source: str, rng: np.random.Generator) -> Crop:
+        """A crop of the task's context, or one of half of it behind a prompt."""
+        steps = sources.task.context_steps
+        window = self._window(sources, source)
+        if steps < 2 or rng.random() >= self._config.prompt_share:
+            return random_crop(window, steps, rng)
+        prompt = self._prompt(sources, source, steps // 2, rng)
+        return dataclasses.replace(random_crop(window, steps - prompt.length, rng), prompt=prompt)
+
+    def _prompt(self, sources: TaskSources, source: str, steps: int, rng: np.random.Generator) -> Crop:
+        """Steps of another window of the same source; of demonstrations, as often as not the last of an episode."""
+        ends = sources.streams.get(ENDS)
+        if source == DEMONSTRATIONS and ends is not None and rng.random() < 0.5 and ends.available():
+            for _ in range(END_TRIES):
+                window = ends.get(min(1.0, self._config.data_deadline))
+                if window is None:
+                    break
+                if window.metadata.source == DEMONSTRATIONS:
+                    return last_crop(window, steps)
+        return random_crop(self._window(sources, source), steps, rng)
 
     def _window(self, sources: TaskSources, source: str) -> Window:
         deadline = time.monotonic() + self._config.data_deadline

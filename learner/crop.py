@@ -16,11 +16,12 @@ from replay.window import Window
 
 @dataclasses.dataclass(frozen=True)
 class Crop:
-    """Steps ``start`` to ``stop`` of a window."""
+    """Steps ``start`` to ``stop`` of a window, read after those of ``prompt``, if any."""
 
     window: Window
     start: int
     stop: int
+    prompt: Crop | None = None
 
     @property
     def length(self) -> int:
@@ -35,6 +36,11 @@ def random_crop(window: Window, context_steps: int, rng: np.random.Generator) ->
     return Crop(window, start, start + length)
 
 
+def last_crop(window: Window, steps: int) -> Crop:
+    """The last ``steps`` steps, or the whole window where it is shorter."""
+    return Crop(window, max(0, window.length - steps), window.length)
+
+
 def shift_image(frames: np.ndarray, pixels: int, rng: np.random.Generator) -> np.ndarray:
     """Move uint8 [C, height, width, channels] by up to ``pixels`` in each direction, the same for all frames."""
     down, right = rng.integers(-pixels, pixels + 1, size=2)
@@ -46,10 +52,20 @@ def shift_image(frames: np.ndarray, pixels: int, rng: np.random.Generator) -> np
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """Actions to imitate for n crops: [n, C, elements], and bool [n, C] where they may be learned from."""
+    """What is to be learned from n crops.
+
+    Attributes:
+        action: to imitate, [n, C, elements].
+        mask: bool [n, C], where it may be learned from.
+        window: int64 [n], which window of the group a crop belongs to, counting up: a prompt comes before the crop that
+            it is read before, and both have the same number.
+        prompt: bool [n], which crops are prompts.
+    """
 
     action: torch.Tensor
     mask: torch.Tensor
+    window: torch.Tensor
+    prompt: torch.Tensor
 
 
 def collate(
@@ -60,7 +76,11 @@ def collate(
     past_action_dropout: float = 0.0,
     image_shift: int = 0,
 ) -> tuple[TaskInputs, Labels]:
-    """n crops of one task as preallocated tensors."""
+    """Crops of one task and their prompts, n in all, as preallocated tensors."""
+    window = [number for number, crop in enumerate(crops) for _ in range(2 if crop.prompt else 1)]
+    prompt = [is_prompt for crop in crops for is_prompt in ([True, False] if crop.prompt else [False])]
+    hidden = rng.random(len(crops)) < past_action_dropout
+    crops = [each for crop in crops for each in ([crop.prompt, crop] if crop.prompt else [crop])]
     count, steps = len(crops), max(crop.length for crop in crops)
     arrays: dict[str, np.ndarray] = {}
     for key, spec in task.observation.items():
@@ -86,7 +106,8 @@ def collate(
         {key: torch.from_numpy(array) for key, array in arrays.items()},
         encode_texts(task, [crop.window.metadata.texts for crop in crops], tokenizer),
         torch.from_numpy(action),
-        torch.from_numpy(rng.random(count) < past_action_dropout),
+        torch.from_numpy(hidden[window]),
         torch.tensor([crop.length for crop in crops]),
     )
-    return inputs, Labels(torch.from_numpy(label), torch.from_numpy(mask))
+    labels = Labels(torch.from_numpy(label), torch.from_numpy(mask), torch.tensor(window), torch.tensor(prompt))
+    return inputs, labels

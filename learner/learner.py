@@ -128,6 +128,8 @@ class Learner:
                     self._lag_versions.append(self.version - place.version)
                     if place.published_at:
                         self._lag_seconds.append(now - place.published_at)
+            self._windows += len(sourced.origins)
+            self._prompted += sourced.prompted
             for key in sourced.asked:
                 self._asked[key] += sourced.asked[key]
                 self._actual[key] += sourced.actual[key]
@@ -143,6 +145,7 @@ class Learner:
         self._lag_versions: list[float] = []
         self._lag_seconds: list[float] = []
         self._steps = 0
+        self._windows = self._prompted = 0
         self._tokens_before = getattr(self, "tokens_seen", 0)
         self._rate = 0.0
 
@@ -174,6 +177,7 @@ class Learner:
             result[f"share_actual/{source}/{task}"] = self._actual[task, source] / actual
         demonstrations = sum(count for (_, source), count in self._actual.items() if source == DEMONSTRATIONS)
         result["demonstration_share"] = demonstrations / actual
+        result["prompt_share"] = self._prompted / self._windows
         for name, lags in (("versions", self._lag_versions), ("seconds", self._lag_seconds)):
             if lags:
                 result[f"lag_{name}_mean"] = float(np.mean(lags))

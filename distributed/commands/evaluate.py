@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from actors.config import ActorConfig
+    from agent.context import Prompt
+    from agent.task import TaskSpec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, help="per task (default: evaluation_episodes of its actor config)")
     parser.add_argument(
         "--seed", type=int, help="of the first episode; the others follow (default: the reporting seeds)"
+    )
+    parser.add_argument(
+        "--prompt",
+        metavar="SET|own|none",
+        default="none",
+        help="begin every context with the first timesteps of a set's best demonstration (own: the task's own set)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the scores, in the form of result.json")
     parser.add_argument("--deadline", type=float, default=1800.0, help="seconds for each task (default: %(default)s)")
@@ -55,6 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = {name: trained.config.actors[name] for name in names}
     plan = make_plan(dataclasses.replace(trained.config, actors=chosen))
     tasks, unfinished = {}, 0
+    prompts = {}
+    for name, actor in chosen.items():
+        with refusing(f"--prompt {arguments.prompt}: {actor.task}"):
+            prompts[name] = task_prompt(arguments.prompt, actor, trained.agent.tasks[actor.task])
     for name, actor in chosen.items():
         with refusing(actor.task):
             played = evaluate_task(
@@ -65,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
                 episodes=arguments.episodes or actor.evaluation_episodes,
                 first_seed=REPORTING_SEEDS if arguments.seed is None else arguments.seed,
                 seconds=arguments.deadline,
+                prompt=prompts[name],
             )
         demonstrations = plan.demonstrations.get(name)
         tasks[actor.task] = task_result(
@@ -78,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     result = Result(
         seed=trained.config.seed,
         policy_version=trained.counters["version"],
-        decoding=trained.config.evaluation.decoding.describe(),
+        decoding=f"{trained.config.evaluation.decoding.describe()}, prompt={arguments.prompt}",
         tasks=tasks,
         learner_steps=trained.counters["step_count"],
         environment_steps=trained.extra["environment_steps"],
@@ -93,3 +110,34 @@ def run(arguments: argparse.Namespace) -> int:
             f"{unfinished} episodes did not end within {arguments.deadline:g} s and are not counted; raise --deadline"
         )
     return 1 if unfinished else 0
+
+
+def task_prompt(wanted: str, actor: ActorConfig, task: TaskSpec) -> Prompt | None:
+    """The prompt of ``--prompt`` for one task: as many timesteps as training had, half of the context.
+
+    Raises:
+        ValueError: the set is of another task, or the task has none of its own, or no room for a prompt.
+    """
+    import numpy as np
+
+    from actors.demonstrations.open_set import open_set
+    from agent.context import Prompt
+
+    if wanted == "none":
+        return None
+    if wanted == "own" and actor.demonstrations is None:
+        raise ValueError("its actor config names no demonstrations; give --prompt a set")
+    steps = task.context_steps // 2
+    if steps < 1:
+        raise ValueError(f"a context of {task.context_steps} timestep has no room for a prompt; use --prompt none")
+    demonstrations = open_set(actor.demonstrations or "" if wanted == "own" else wanted, actor, num_envs=1)
+    try:
+        # The best of those long enough: where reward is for speed, the best of all has little to show.
+        long_enough = np.minimum(demonstrations.lengths, steps)
+        order = np.lexsort((demonstrations.returns, long_enough, ~demonstrations.noisy))
+        episode = demonstrations.episode(int(order[-1]))
+    finally:
+        demonstrations.close()
+    steps = min(steps, episode.length)
+    observation = {key: values[:steps] for key, values in episode.observation.items()}
+    return Prompt(observation, episode.texts, episode.action[:steps])

@@ -4,6 +4,7 @@ import torch
 
 from agent.agent import Agent
 from agent.config import AgentConfig
+from agent.tokenizer import encode_action
 from learner.batch import Batch, make_batch, packed_hidden
 from learner.config import LearnerConfig
 from learner.crop import Crop, collate, random_crop, shift_image
@@ -41,6 +42,39 @@ def test_packing_changes_nothing_that_is_predicted(embedding: str) -> None:
         apart = torch.cat([packed_hidden(agent, one)[one.targets[0].position] for one in alone])
         torch.testing.assert_close(hidden[targets.position], apart, atol=1e-5, rtol=1e-4)
         assert torch.equal(targets.id, torch.cat([one.targets[0].id for one in alone]))
+
+
+@pytest.mark.parametrize("embedding", ["fused", "per_element"])
+def test_a_prompt_is_read_before_its_crop_as_one_sequence(embedding: str) -> None:
+    """What is predicted behind a prompt is what one forward over both gives, for prompt and crop alike."""
+    agent = small_agent(embedding)
+    length = 200 if embedding == "fused" else 500
+    rng = np.random.default_rng(1)
+    for task in TASKS:
+        windows = [random_window(task, 4, rng) for _ in range(4)]
+        prompted = Crop(windows[0], 1, 3, prompt=Crop(windows[1], 2, 4))
+        crops = [Crop(windows[2], 0, 2), prompted, Crop(windows[3], 0, 3)]
+        batch = make_batch(agent, [collate(task, crops, agent.text, rng)], length)
+        assert batch.windows == 3 and batch.targets[0].window.unique().tolist() == [0, 1, 2]
+        assert batch.pinned is not None and batch.segments is not None
+        hidden = packed_hidden(agent, batch)
+
+        parts = []
+        for crop in (prompted.prompt, Crop(windows[0], 1, 3)):
+            assert crop is not None
+            inputs, _ = collate(task, [crop], agent.text, rng)
+            parts.append(agent.embed(inputs).flatten(1, 2)[:, agent.valid_positions(inputs).flatten()])
+        alone = agent.transformer(torch.cat(parts, dim=1))[0]
+        segment = batch.segments.flatten() == 2
+        torch.testing.assert_close(hidden[segment], alone, atol=1e-5, rtol=1e-4)
+        assert batch.positions.flatten()[segment].tolist() == list(range(len(alone)))
+        assert batch.pinned.flatten()[segment].sum() == parts[0].shape[1]
+        assert batch.pinned.sum() == parts[0].shape[1]
+        own = batch.targets[0].window == 1
+        assert own.sum() == 4 * task.action_tokens  # both are learned from
+        label = torch.from_numpy(np.concatenate([windows[1].label[2:4], windows[0].label[1:3]]))
+        expected = encode_action(label, task.action, agent.vocabulary).flatten() - batch.targets[0].legal.start
+        assert torch.equal(batch.targets[0].id[own], expected)
 
 
 def test_no_crop_sees_another_and_none_its_own_future() -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,34 @@ def test_shares_are_exact_and_online_windows_are_counted() -> None:
     assert learner.counters()["online_windows_learned"] == 4 * 4
     assert metrics["lag_versions_mean"] == 2.0 and metrics["demonstration_share"] == 0.75
     assert learner.metrics() == {}  # nothing stale is reported again
+
+
+def test_a_share_of_windows_carries_prompts_half_of_them_ends_of_demonstrations() -> None:
+    rng = np.random.default_rng(0)
+    ends = [random_window(GRID, 5, rng) for _ in range(2)]
+    online = dataclasses.replace(ends[0], metadata=dataclasses.replace(ends[0].metadata, source="online"))
+    streams = {
+        "demonstrations": ListStream([random_window(GRID, 9, rng) for _ in range(3)]),
+        "good": ListStream([random_window(GRID, 9, rng, version=1)]),
+        "ends": ListStream([online, *ends]),
+    }
+    agent = Agent(AgentConfig(width=32, layers=1, heads=2), [GRID])
+    source = BatchSource(agent, {GRID.name: TaskSources(GRID, 1.0, 0.25, streams)}, LearnerConfig(**SETTINGS), 0)
+    crops = {name: [source._crop(source._sources[GRID.name], name, rng) for _ in range(800)] for name in streams}
+    assert all(
+        crop.length + (crop.prompt.length if crop.prompt else 0) == 4 for each in crops.values() for crop in each
+    )
+    for name, share_of_ends in (("demonstrations", 0.5), ("good", 0.0)):
+        prompts = [crop.prompt for crop in crops[name] if crop.prompt is not None]
+        assert len(prompts) / 800 == pytest.approx(0.25, abs=0.05)
+        from_ends = [prompt for prompt in prompts if any(prompt.window is end for end in ends)]
+        assert len(from_ends) / len(prompts) == pytest.approx(share_of_ends, abs=0.1)
+        assert all(prompt.stop == prompt.window.length for prompt in from_ends)
+        assert all(prompt.window is not online for prompt in prompts)
+
+    learner = make_learner(prompt_share=1.0, tasks=(GRID,))
+    learner.step()
+    assert learner.metrics()["prompt_share"] == 1.0
 
 
 def test_an_empty_good_table_leaves_its_share_to_demonstrations() -> None:

@@ -1,0 +1,77 @@
+"""``clowder evaluate`` and ``play`` on a run whose checkpoint was never trained."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agent.agent import Agent
+from distributed.cli import main
+from distributed.compose import compose
+from distributed.config import to_dict
+from distributed.plan import make_plan
+from distributed.run_folder import RunFolder
+from learner.batch_source import TaskSources
+from learner.checkpoint import save_checkpoint
+from learner.learner import Learner
+from tests.learner.windows import ListStream
+
+TASK = "babyai/GoToLocal"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    words = ["actors=[babyai_goto_local]", "agent.width=32", "agent.layers=1", "agent.heads=2", "seed=5"]
+    config = compose(words)
+    plan = make_plan(config)
+    folder = RunFolder.create(tmp_path_factory.mktemp("runs") / "untrained", to_dict(config), [])
+    nothing = {TASK: TaskSources(plan.specs[0], 1.0, 0.0, {"demonstrations": ListStream([])})}
+    learner = Learner(Agent(config.agent, plan.specs), nothing, config.learner, seed=0)
+    save_checkpoint(folder.checkpoints, learner, {"environment_steps": 7, "wall_seconds": 1.5})
+    learner.close()
+    return folder.path
+
+
+def evaluate(run: Path, *words: str) -> dict:
+    out = run / "scores.json"
+    assert main(["evaluate", str(run), "--episodes", "3", "--json", str(out), *words]) == 0
+    return json.loads(out.read_text())
+
+
+def test_scores_have_the_form_of_a_result(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = evaluate(run)
+    assert scores["schema"] == 1 and scores["seed"] == 5 and scores["environment_steps"] == 7
+    task = scores["tasks"][TASK]
+    assert task["episodes"] == 3 and 0 <= task["mean_return"] <= 1
+    low, high = task["ci95_mean_return"]
+    assert low <= task["mean_return"] <= high
+    assert TASK in capsys.readouterr().out
+
+
+def test_the_same_seeds_and_decoding_give_the_same_returns(run: Path) -> None:
+    words = ["--seed", "11", "evaluation.decoding.discrete=greedy"]
+    assert evaluate(run, *words)["tasks"] == evaluate(run, *words)["tasks"]
+
+
+def test_a_prompt_is_read(run: Path) -> None:
+    scores = evaluate(run, "--prompt", "own")
+    assert "prompt=own" in scores["decoding"] and scores["tasks"][TASK]["episodes"] == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--prompt", "boxing"], "atari/boxing"),
+        (["--prompt", "boxxing"], "did you mean boxing"),
+        (["--task", "babyai/GoTo"], "did you mean babyai/GoToLocal"),
+        (["evaluation.decoding.context=rolling"], "agent.attention_window"),
+        (["evaluation.decoding.discrete=mean"], "evaluation.decoding.discrete"),
+        (["learner.steps=3"], "learner.steps"),
+    ],
+)
+def test_what_cannot_be_played_is_refused(
+    run: Path, words: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(run), "--episodes", "1", *words]) == 2
+    line = capsys.readouterr().err
+    assert reason in line and line.count("\n") == 1
