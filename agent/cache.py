@@ -44,7 +44,8 @@ class KeyValueCache:
     def _allocate(self, columns: int) -> None:
         (layers, slots), head = self._shape
         self.positions = torch.full((slots, columns + 1), -1, dtype=torch.int64, device=self._device)
-        self.keys = torch.zeros(layers, slots, columns + 1, *head, device=self._device)
+        heads, width = head
+        self.keys = torch.zeros(layers, slots, heads, columns + 1, width, device=self._device)
         self.values = torch.zeros_like(self.keys)
 
     def pin(self, tokens: int) -> None:
@@ -101,8 +102,8 @@ class KeyValueCache:
         kept = positions[slot, column]
         place = self._column(kept)
         self.positions[slot, place] = kept
-        self.keys[:, slot, place] = keys[:, slot, column]
-        self.values[:, slot, place] = values[:, slot, column]
+        self.keys[:, slot, :, place] = keys[:, slot, :, column]
+        self.values[:, slot, :, place] = values[:, slot, :, column]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +125,7 @@ class Extension:
         """Keep keys and values [m, heads, n, head width] of one layer; give all that these slots hold."""
         both = []
         for kept, new in ((self.cache.keys[layer], k), (self.cache.values[layer], v)):
-            kept[self.rows, self.columns] = new.transpose(1, 2).to(kept.dtype)
-            held = kept[:, : self.used] if self.slots is None else kept[self.slots, : self.used]
-            both.append(held.transpose(1, 2).to(new.dtype))
+            kept[self.rows, :, self.columns] = new.transpose(1, 2).to(kept.dtype)
+            held = kept[:, :, : self.used] if self.slots is None else kept[self.slots, :, : self.used]
+            both.append(held.to(new.dtype))
         return both[0], both[1]
