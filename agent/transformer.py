@@ -30,8 +30,8 @@ FEW_ROWS = range(2, 17)
 
 
 def project(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """``layer(x)``. For the few tokens of a step of acting on a CPU the weight stands on the left: the library's product
-    of so few rows with a transposed matrix takes half as long again."""
+    """``layer(x)``. For the few tokens of a step of acting on a CPU the weight stands on the left: the library's
+    product of so few rows with a transposed matrix takes half as long again."""
     rows = x.numel() // x.shape[-1]
     if rows not in FEW_ROWS or torch.is_grad_enabled() or x.is_cuda or type(layer) is not nn.Linear:
         return layer(x)

@@ -4,8 +4,9 @@
 
 One environment. A control step reads an observation and gives an action: for 5 observation tokens and 1 action one
 forward over 7 new tokens (the action before, the observation, the separator), and one more for every further element of
-an action. GPT-2 (needs the extra ``bench``) is given the same tokens in the same forwards, and computes scores at the
-last of them only. All take turns in one process, so that a noisy machine disturbs them alike; figures are medians.
+an action. GPT-2 (needs the extra ``bench``) is given the same tokens, with scores at the last of them only: in the same
+forwards (``stock``), and with every element of an action in a forward of its own as it is chosen (``stock_in_turn``).
+All take turns in one process, so that a noisy machine disturbs them alike; figures are medians.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ class OurStep:
 class StockStep:
     """The same with a GPT-2 of `transformers`: its blocks, its cache."""
 
-    def __init__(self, config: AgentConfig, observed: int, elements: int, context: int, int8: bool) -> None:
+    def __init__(
+        self, config: AgentConfig, observed: int, elements: int, context: int, int8: bool, in_turn: bool
+    ) -> None:
         from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
 
         self._vocabulary = config.text_ids + config.continuous_bins
@@ -88,12 +91,12 @@ class StockStep:
         ).eval()
         self._model: Any = quantised(with_linears(model)) if int8 else model
         self._cache = DynamicCache()
-        self._new, self._elements = observed + 2, elements
+        self._forwards = [observed + 1, *[1] * elements] if in_turn else [observed + 2, *[1] * (elements - 1)]
         self._run(context)
 
     def step(self) -> None:
         """Read an observation and choose the elements of an action."""
-        for tokens in (self._new, *([1] * (self._elements - 1))):
+        for tokens in self._forwards:
             self._run(tokens)
 
     @torch.inference_mode()
@@ -153,8 +156,9 @@ def main() -> None:
         contestants: dict[str, Callable[[], None]] = {
             "cached": OurStep(*of, DecodingConfig()).step,
             "cached_int8": OurStep(*of, DecodingConfig(weights="int8")).step,
-            "stock": StockStep(*of, int8=False).step,
-            "stock_int8": StockStep(*of, int8=True).step,
+            "stock": StockStep(*of, int8=False, in_turn=False).step,
+            "stock_in_turn": StockStep(*of, int8=False, in_turn=True).step,
+            "stock_int8": StockStep(*of, int8=True, in_turn=False).step,
         }
         found = measure(contestants, options.rounds)
         del contestants
@@ -165,6 +169,7 @@ def main() -> None:
             "milliseconds": found,
             "recomputed_over_cached": found["recomputed"] / found["cached"],
             "cached_over_stock": found["cached"] / found["stock"],
+            "cached_over_stock_in_turn": found["cached"] / found["stock_in_turn"],
             "cached_int8_over_stock_int8": found["cached_int8"] / found["stock_int8"],
         }
     figures = {

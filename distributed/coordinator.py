@@ -100,6 +100,9 @@ class Coordinator:
         self.console.say(f"training ends: {why}")
         self.progress.end_clock()
         checkpoint = self._stop_fleet()
+        for gap in self.progress.share_gaps():
+            log.info(gap)
+            self.console.say(gap)
         if self.stop.requested:
             raise KeyboardInterrupt
         self.reporter.phase("evaluating")

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 # Resident megabytes of a process before it holds any data, measured on Linux with the versions of constraints.txt.
 BASE_MEGABYTES = {
-    "coordinator": 460,
+    "coordinator": 520,
     "replay server": 450,
-    "learner": 400,
+    "learner": 430,
     "parameter store": 120,
-    "environment actor": 400,
-    "replayer": 370,
+    "environment actor": 430,
+    "replayer": 350,
     "evaluator": 350,
     "Ray": 600,
 }

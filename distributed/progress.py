@@ -32,6 +32,8 @@ class Progress:
         self._ended: float | None = None
         self.learner: dict[str, Any] = {}
         self._learner_sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self._shares: dict[str, float] = defaultdict(float)
+        self._updates_reported = 0
         self._names = {task.name: name for name, task in plan.tasks.items()}
         self._actors: dict[str, dict[str, Any]] = {}
         self._seconds: dict[str, dict[str, float]] = {}
@@ -88,7 +90,24 @@ class Progress:
                 total = self._learner_sums[scalar_name(name)]
                 total[0] += value * updates
                 total[1] += updates
+                if scalar_name(name).startswith(("share/", "share_asked/")):
+                    self._shares[scalar_name(name)] += value * updates
+            self._updates_reported += updates
         self.learner = dict(report)
+
+    def share_gaps(self) -> list[str]:
+        """Sources that got another share of all windows than was asked, in words; only empty tables are a reason."""
+        gaps = []
+        for name, asked in self._shares.items():
+            source = name.removeprefix("share_asked/")
+            missing = (asked - self._shares.get(f"share/{source}", 0.0)) / max(self._updates_reported, 1)
+            if source != name and missing > 1e-6:
+                gaps.append(
+                    f"{source} gave {100 * missing:.2f}% fewer of all windows than was asked "
+                    f"({100 * asked / self._updates_reported:.2f}%): while its table was empty, the task's other "
+                    "source took its place"
+                )
+        return gaps
 
     def of_actor(self, task: str, report: Mapping[str, Any]) -> None:
         """Take a report of an environment actor of ``task``."""
