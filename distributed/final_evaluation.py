@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
@@ -34,8 +35,10 @@ def evaluate_in_processes(
 ) -> Result:
     """Evaluate ``checkpoint`` on every task, within ``evaluation.final_minutes`` and in ``num_evaluators`` processes.
 
+    A task whose evaluation fails is in the result as failed, beside what the others reached.
+
     Raises:
-        ClowderError: there is no checkpoint, or an evaluator failed.
+        ClowderError: there is no checkpoint.
         KeyboardInterrupt: the run was asked to stop.
     """
     config = plan.config.evaluation
@@ -46,9 +49,10 @@ def evaluate_in_processes(
     cpus = plan.config.cluster.evaluator_cpus
     waiting = longest_first(plan)
     rounds: list[Round] = []
+    failed: dict[str, str] = {}
     free = [spawn(EvaluatorProcess, plan, 0, cpus=cpus) for _ in range(min(config.num_evaluators, len(waiting)))]
     busy: dict[ray.ObjectRef, tuple[str, object]] = {}
-    while waiting or busy:
+    while busy or (waiting and free):
         while free and waiting:
             name, evaluator = waiting.pop(0), free.pop()
             video = video_path(run, plan, name) if config.videos else None
@@ -59,15 +63,21 @@ def evaluate_in_processes(
             raise KeyboardInterrupt
         for reference in ready:
             name, evaluator = busy.pop(reference)
-            free.append(evaluator)
             try:
                 rounds.append(ray.get(reference, timeout=5.0))
+                free.append(evaluator)
+            except ray.exceptions.RayTaskError as error:  # the process lives
+                failed[name] = root_cause(error)
+                free.append(evaluator)
             except ray.exceptions.RayError as error:
-                raise ClowderError(f"the evaluation of {name} failed: {root_cause(error)}") from error
+                failed[name] = root_cause(error)
         # A process notices the deadline itself; one that does not is not waited for.
         if time.monotonic() > end + 60.0:
-            raise ClowderError(f"the evaluation of {', '.join(n for n, _ in busy.values())} hangs; evaluate it by hand")
-    return make_result(plan, progress, version, rounds, metrics)
+            failed |= {name: "it did not end in time" for name, _ in busy.values()}
+            break
+    failed |= {name: "no process was left to evaluate it" for name in waiting}
+    result = make_result(plan, progress, version, rounds, metrics)
+    return dataclasses.replace(result, failed={plan.tasks[name].name: why for name, why in failed.items()})
 
 
 def longest_first(plan: RunPlan) -> list[str]:

@@ -68,6 +68,7 @@ class Result:
         decoding: how actions were chosen, in words.
         tasks: by task name.
         learner_steps, environment_steps, wall_seconds, online_windows_learned: what training had taken by then.
+        failed: why, for each task whose evaluation failed; such a task is not in ``tasks``.
     """
 
     seed: int
@@ -78,6 +79,7 @@ class Result:
     environment_steps: int
     wall_seconds: float
     online_windows_learned: int
+    failed: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain-data form; NaN becomes ``None``."""

@@ -131,4 +131,6 @@ def _train(plan: RunPlan, config: TrainConfig, made: RunFolder, resume: bool) ->
         made.write_status("finished", made.read_status()["metrics"])
     printer().print(result_table(result))
     print(f"result: {made.result}   curves: {made.curves}")
-    return 0
+    for task, why in result.failed.items():
+        print(f"the evaluation of {task} failed: {why}; clowder evaluate {made.path} tries it again", file=sys.stderr)
+    return 1 if result.failed else 0

@@ -103,6 +103,7 @@ def test_a_run_to_its_end_and_its_resume(cartpole_set, tmp_path):
     state = json.loads((run.checkpoints / f"{first.learner_steps:09}" / "state.json").read_text())
     assert state["extra"]["environment_steps"] == first.environment_steps
 
+    assert first.failed == {}
     last = first.learner_steps + 15
     train("--resume", run.path, "stop.environment_steps=0", f"stop.learner_steps={last}", cwd=tmp_path)
     again = Result.read(run.result)
@@ -192,3 +193,38 @@ def test_an_environment_that_keeps_failing_ends_the_run_with_its_own_words(tmp_p
     said = output(tmp_path).strip().splitlines()[-1]
     assert "environment_actor/broken-0 died" in said and "mine/broken" in said and "step 5" in said, said
     assert RunFolder.open(tmp_path / "runs" / "broken").read_status()["phase"] == "failed"
+
+
+FRAGILE = """
+import gymnasium
+
+class Fragile(gymnasium.Wrapper):
+    def reset(self, *, seed=None, options=None):
+        if seed is not None and 1_000_000 <= seed < 2_000_000:
+            raise RuntimeError("no reporting seeds here")
+        return self.env.reset(seed=seed, options=options)
+
+def make(**_):
+    return Fragile(gymnasium.make("CartPole-v1"))
+"""
+
+
+@pytest.mark.timeout(150)
+def test_an_evaluation_that_fails_leaves_the_results_of_the_others(cartpole_set, tmp_path):
+    """An environment that fails on the seeds of the final evaluation: exit code 1, its reason, the other task's row."""
+    (tmp_path / "fragile_environment.py").write_text(FRAGILE)
+    (tmp_path / "own" / "actors").mkdir(parents=True)
+    (tmp_path / "own" / "actors" / "fragile.yaml").write_text(
+        "fragile:\n  task: gymnasium/Fragile\n  entry_point: fragile_environment:make\n  online_share: 1.0\n"
+        "  random_return: 0.0\n  reference_return: 500.0\n"
+    )
+    words = [
+        *SMALL, "actors=[cartpole_v1,fragile]", f"actors.cartpole_v1.demonstrations={cartpole_set}",
+        "stop.learner_steps=10", "evaluation.num_evaluators=1", "--config-dir", tmp_path / "own", "--name", "half",
+    ]  # fmt: skip
+    with clowder("train", *words, cwd=tmp_path, environment={"PYTHONPATH": str(tmp_path)}) as process:
+        assert process.wait(120) == 1, output(tmp_path)
+    result = Result.read(RunFolder.open(tmp_path / "runs" / "half").result)
+    assert list(result.tasks) == [TASK] and result.tasks[TASK].episodes == 2
+    assert "no reporting seeds here" in result.failed["gymnasium/Fragile"]
+    assert "the evaluation of gymnasium/Fragile failed" in output(tmp_path)
