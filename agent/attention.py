@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch.nn import functional
@@ -25,6 +25,9 @@ class Layout:
             from a cache (then each row is one segment); -1 where a column is empty.
         window: a token sees itself and the ``window - 1`` before it; None: all.
         pinned: bool [batch, keys], tokens that are seen from outside their window too (a prompt); None: none.
+        private: bool [batch, keys], tokens that are seen from their own timestep only (a return); None: none.
+        timesteps, key_timesteps: int64 [batch, queries] and [batch, keys], with ``private``: which timestep a token
+            belongs to; the latter only where the keys are not the queries themselves.
         sink: one more key stands before all others, and every query sees it.
     """
 
@@ -33,7 +36,19 @@ class Layout:
     key_positions: torch.Tensor | None = None
     window: int | None = None
     pinned: torch.Tensor | None = None
+    private: torch.Tensor | None = None
+    timesteps: torch.Tensor | None = None
+    key_timesteps: torch.Tensor | None = None
     sink: bool = False
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Layout:
+        """The same with every tensor changed, such as moved to a device."""
+        changed: dict[str, Any] = {
+            field.name: change(value)
+            for field in dataclasses.fields(self)
+            if isinstance(value := getattr(self, field.name), torch.Tensor)
+        }
+        return dataclasses.replace(self, **changed)
 
     @property
     def keys(self) -> torch.Tensor:
@@ -43,7 +58,8 @@ class Layout:
     @functools.cached_property
     def mask(self) -> torch.Tensor | None:
         """Bool [batch, 1, queries, keys]; None where rows are whole segments, seen causally."""
-        if self.segments is None and self.key_positions is None and self.window is None and not self.sink:
+        rules = (self.segments, self.key_positions, self.window, self.private)
+        if all(rule is None for rule in rules) and not self.sink:
             return None
         distance = self.positions[:, :, None] - self.keys[:, None]
         visible = (distance >= 0) & (self.keys >= 0)[:, None]
@@ -52,7 +68,15 @@ class Layout:
             visible &= near if self.pinned is None else near | self.pinned[:, None]
         if self.segments is not None:
             visible = visible & (self.segments[:, :, None] == self.segments[:, None])
+        if self.private is not None:
+            visible = visible & (~self.private[:, None] | self._same_timestep)
         return functional.pad(visible, (1, 0), value=True)[:, None] if self.sink else visible[:, None]
+
+    @property
+    def _same_timestep(self) -> torch.Tensor:
+        assert self.timesteps is not None
+        keys = self.timesteps if self.key_timesteps is None else self.key_timesteps
+        return self.timesteps[:, :, None] == keys[:, None]
 
     @functools.cached_property
     def whole_mask(self) -> torch.Tensor:
@@ -69,6 +93,9 @@ class Layout:
         keys = functional.pad(self.keys, (sink, 0))
         pinned = None if self.pinned is None else functional.pad(self.pinned, (sink, 0))
         segments_of_keys = None if segments is None else functional.pad(segments, (sink, 0))
+        seen_from = None
+        if self.private is not None:
+            seen_from = functional.pad(~self.private[:, None] | self._same_timestep, (sink, 0))
 
         def visible(row: torch.Tensor, _: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
             distance = positions[row, query] - keys[row, key]
@@ -78,6 +105,8 @@ class Layout:
                 seen = seen & (near if pinned is None else near | pinned[row, key])
             if segments is not None and segments_of_keys is not None:
                 seen = seen & (segments[row, query] == segments_of_keys[row, key])
+            if seen_from is not None:
+                seen = seen & seen_from[row, query, key]
             return seen | (key < sink)
 
         rows, queries = positions.shape

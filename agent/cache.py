@@ -88,7 +88,7 @@ class KeyValueCache:
         self.positions[chosen[:, None], columns] = torch.where(valid, positions, -1)
         used = min(int(self.next.max()), self.columns)
         pinned = torch.arange(used, device=self._device)[None] < self.pinned if self.pinned else None
-        layout = Layout(positions, None, self.positions[chosen, :used], self.window, pinned)
+        layout = Layout(positions, key_positions=self.positions[chosen, :used], pinned=pinned)
         return Extension(self, slots, chosen[:, None], columns, used, layout)
 
     def _column(self, positions: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from agent.agent import Agent
+from agent.attention import Layout
 from agent.cache import KeyValueCache
 from agent.inputs import TaskInputs, action_elements, encode_texts
 from agent.task import TaskSpec
@@ -197,18 +198,18 @@ class Recompute:
         valid = (mask[:, None] & started.to(mask.device)[..., None]).flatten(1)
         stop = valid.shape[1] - context.task.action_tokens + known
         x, valid = self._embedded[:, -longest:].flatten(1, 2)[:, :stop], valid[:, :stop]
-        pinned = None
-        if context.prompt is not None:
+        if context.prompt is None:
+            pinned = None
+        else:
             if self._prompt is None:
                 self._prompt = context.embedded_prompt()
             x = torch.cat((self._prompt.expand(len(x), -1, -1), x), dim=1)
             pinned = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
             pinned[:, : self._prompt.shape[1]] = True
             valid = torch.cat((pinned[:, : self._prompt.shape[1]], valid), dim=1)
-        if bool(valid.all()):
-            return self._agent.transformer(x, pinned=pinned)
         positions = (valid.cumsum(1) - 1).clamp(min=0)
-        return self._agent.transformer(x, positions, valid.int(), pinned)
+        segments = None if bool(valid.all()) else valid.int()
+        return self._agent.transformer(x, Layout(positions, segments, pinned=pinned))
 
 
 class Cached:

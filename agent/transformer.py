@@ -161,23 +161,23 @@ class Transformer(nn.Module):
                 nn.init.normal_(module.weight, std=scale / math.sqrt(module.in_features))
 
     def forward(
-        self,
-        x: torch.Tensor,
-        positions: torch.Tensor | None = None,
-        segments: torch.Tensor | None = None,
-        pinned: torch.Tensor | None = None,
-        extension: Extension | None = None,
+        self, x: torch.Tensor, layout: Layout | None = None, extension: Extension | None = None
     ) -> torch.Tensor:
         """Hidden states [batch, length, d].
 
         Args:
             x: embedded tokens [batch, length, d].
-            positions: int [batch, length], index within the segment; None counts from the row's start.
-            segments: int [batch, length], which segment a position belongs to; None where each row is one.
-            pinned: bool [batch, length], tokens of a prompt, which an attention window does not leave out.
-            extension: the cache that these tokens are appended to; it knows positions and segments.
+            layout: positions of the tokens and who sees whom; None where every row is one segment from its start. The
+                model's own window and sink come to it here.
+            extension: the cache that these tokens are appended to; its layout is taken.
         """
-        shared = self._shared(x, positions, segments, pinned, extension)
+        if extension is not None:
+            layout = extension.layout
+        elif layout is None:
+            layout = Layout(torch.arange(x.shape[1], device=x.device)[None])
+        shared = self._shared(
+            dataclasses.replace(layout, window=self.window, sink=self.window is not None), extension, x.device
+        )
         for number, block in enumerate(self.blocks):
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(block, x, shared, number, use_reentrant=False)
@@ -185,23 +185,9 @@ class Transformer(nn.Module):
                 x = block(x, shared, number)
         return self.final_norm(x)
 
-    def _shared(
-        self,
-        x: torch.Tensor,
-        positions: torch.Tensor | None,
-        segments: torch.Tensor | None,
-        pinned: torch.Tensor | None,
-        extension: Extension | None,
-    ) -> Shared:
-        if extension is not None:
-            layout = extension.layout
-        else:
-            if positions is None:
-                positions = torch.arange(x.shape[1], device=x.device)[None]
-            layout = Layout(positions, segments, window=self.window, pinned=pinned)
-        layout = dataclasses.replace(layout, sink=self.window is not None)
+    def _shared(self, layout: Layout, extension: Extension | None, device: torch.device) -> Shared:
         if self.rotary:
             return Shared(layout, extension, angles=rotary_angles(layout.positions, self.head_width))
         distance = (layout.positions[:, :, None] - layout.keys[:, None]).clamp(min=0)
-        encoded = sinusoids(int(distance.max()) + 1, self.width, x.device)
+        encoded = sinusoids(int(distance.max()) + 1, self.width, device)
         return Shared(layout, extension, encoded=encoded, distance=distance)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from agent.agent import Agent
+from agent.attention import Layout
 from agent.inputs import TaskInputs
 from agent.packing import pack
 from agent.tokenizer import IdRange, encode_action
@@ -43,9 +44,8 @@ class Batch:
     Attributes:
         groups: raw inputs, one group a task; windows count up over all groups.
         gather: int64 [rows, length], index into the groups' positions laid end to end; their number where it pads.
-        positions: int64 [rows, length], index within the segment: a window's prompt, if any, and its crop.
-        segments: int32 [rows, length], window number + 1; 0 pads. None where every row is one unpadded segment.
-        pinned: bool [rows, length], tokens of prompts. None where there are none.
+        layout: who sees whom in rows [rows, length]. A segment is a window: its prompt, if any, and its crop; the
+            number of a segment is that of its window + 1, and 0 pads.
         targets: one entry a task.
         windows: number of windows.
         tokens: positions that are not padding.
@@ -53,9 +53,7 @@ class Batch:
 
     groups: list[TaskInputs]
     gather: torch.Tensor
-    positions: torch.Tensor
-    segments: torch.Tensor | None
-    pinned: torch.Tensor | None
+    layout: Layout
     targets: list[Targets]
     windows: int
     tokens: int
@@ -72,9 +70,7 @@ class Batch:
             self,
             groups=[group.to(device) for group in self.groups],
             gather=move(self.gather),
-            positions=move(self.positions),
-            segments=None if self.segments is None else move(self.segments),
-            pinned=None if self.pinned is None else move(self.pinned),
+            layout=self.layout.map(move),
             targets=[
                 dataclasses.replace(t, position=move(t.position), id=move(t.id), window=move(t.window))
                 for t in self.targets
@@ -144,9 +140,11 @@ def make_batch(agent: Agent, groups: Sequence[tuple[TaskInputs, Labels]], row_le
     return Batch(
         [inputs for inputs, _ in groups],
         torch.from_numpy(gather.reshape(shape)),
-        torch.from_numpy(positions.reshape(shape)),
-        None if whole_rows else torch.from_numpy(segments.reshape(shape)),
-        torch.from_numpy(pinned.reshape(shape)) if pinned.any() else None,
+        Layout(
+            torch.from_numpy(positions.reshape(shape)),
+            None if whole_rows else torch.from_numpy(segments.reshape(shape)),
+            pinned=torch.from_numpy(pinned.reshape(shape)) if pinned.any() else None,
+        ),
         targets,
         len(lengths),
         len(source),
@@ -158,4 +156,4 @@ def packed_hidden(agent: Agent, batch: Batch) -> torch.Tensor:
     flat = torch.cat([agent.embed(group).flatten(0, 2) for group in batch.groups])
     flat = torch.cat((flat, flat.new_zeros(1, flat.shape[1])))
     x = flat.index_select(0, batch.gather.flatten()).unflatten(0, batch.gather.shape)
-    return agent.transformer(x, batch.positions, batch.segments, batch.pinned).flatten(0, 1)
+    return agent.transformer(x, batch.layout).flatten(0, 1)

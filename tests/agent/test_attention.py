@@ -1,5 +1,3 @@
-import dataclasses
-
 import pytest
 import torch
 
@@ -17,6 +15,16 @@ LAYOUTS = {
     "window": Layout(IN_ORDER, window=3),
     "window in segments beside a sink": Layout(POSITIONS, SEGMENTS, window=2, sink=True),
     "window with pinned tokens": Layout(POSITIONS, SEGMENTS, window=2, pinned=(POSITIONS == 0)),
+    "private tokens in segments": Layout(POSITIONS, SEGMENTS, private=POSITIONS % 2 == 1, timesteps=POSITIONS // 2),
+    "private tokens in a cache beside a sink": Layout(
+        KEYS[:, -2:],
+        key_positions=KEYS,
+        private=KEYS % 2 == 1,
+        timesteps=KEYS[:, -2:] // 3,
+        key_timesteps=KEYS // 3,
+        window=4,
+        sink=True,
+    ),
     "cache": Layout(KEYS[:, -2:], key_positions=KEYS),
     "cache with a window and a sink": Layout(KEYS[:, -2:], key_positions=KEYS, window=3, sink=True),
     "cache with a window, a prompt and a sink": Layout(
@@ -36,6 +44,10 @@ def visible_by_hand(layout: Layout, row: int, query: int, key: int) -> bool:
         return False
     if keys[key] < 0 or keys[key] > positions[query]:
         return False
+    if layout.private is not None and layout.private[row, key]:
+        of_keys = layout.timesteps if layout.key_timesteps is None else layout.key_timesteps
+        if layout.timesteps[row, query] != of_keys[row, key]:
+            return False
     if layout.pinned is not None and layout.pinned[row % len(layout.pinned), key]:
         return True
     return layout.window is None or positions[query] - keys[key] < layout.window
@@ -58,13 +70,7 @@ def test_backends_agree_in_outputs_and_gradients(name: str, with_bias: bool) -> 
     queries, keys = layout.whole_mask.shape[2:]
     rows = 1 if name in ("causal", "window") else 2
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    layout = dataclasses.replace(
-        layout,
-        positions=layout.positions.to(device),
-        segments=None if layout.segments is None else layout.segments.to(device),
-        key_positions=None if layout.key_positions is None else layout.key_positions.to(device),
-        pinned=None if layout.pinned is None else layout.pinned.expand(rows, -1).to(device),
-    )
+    layout = layout.map(lambda tensor: tensor.expand(rows, -1).to(device))
     values = [torch.randn(rows, 2, n, 8, device=device) for n in (queries, keys, keys)]
     bias = [torch.randn(1, 2, queries, keys, device=device)] if with_bias else [None]
     outcomes = {}

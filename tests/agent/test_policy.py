@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from agent.agent import Agent
+from agent.attention import Layout
 from agent.cache import KeyValueCache
 from agent.config import AgentConfig, DecodingConfig
 from agent.context import Prompt
@@ -47,7 +48,8 @@ def full_forward(agent: Agent, task: TaskSpec, parts: list[Prompt], hide: bool) 
     pinned = torch.zeros(1, sum(each.shape[1] for each in tokens), dtype=torch.bool)
     pinned[:, : pinned.shape[1] - tokens[-1].shape[1]] = True
     with torch.no_grad():
-        hidden = agent.eval().transformer(torch.cat(tokens, dim=1), pinned=pinned)[0]
+        layout = Layout(torch.arange(pinned.shape[1])[None], pinned=pinned)
+        hidden = agent.eval().transformer(torch.cat(tokens, dim=1), layout)[0]
         elements = task.action_tokens
         return agent.logits(hidden[-elements - 1 : -1], agent.vocabulary.legal_actions(task.action))
 

@@ -56,7 +56,7 @@ def test_a_prompt_is_read_before_its_crop_as_one_sequence(embedding: str) -> Non
         crops = [Crop(windows[2], 0, 2), prompted, Crop(windows[3], 0, 3)]
         batch = make_batch(agent, [collate(task, crops, agent.text, rng)], length)
         assert batch.windows == 3 and batch.targets[0].window.unique().tolist() == [0, 1, 2]
-        assert batch.pinned is not None and batch.segments is not None
+        assert batch.layout.pinned is not None and batch.layout.segments is not None
         hidden = packed_hidden(agent, batch)
 
         parts = []
@@ -65,11 +65,11 @@ def test_a_prompt_is_read_before_its_crop_as_one_sequence(embedding: str) -> Non
             inputs, _ = collate(task, [crop], agent.text, rng)
             parts.append(agent.embed(inputs).flatten(1, 2)[:, agent.valid_positions(inputs).flatten()])
         alone = agent.transformer(torch.cat(parts, dim=1))[0]
-        segment = batch.segments.flatten() == 2
+        segment = batch.layout.segments.flatten() == 2
         torch.testing.assert_close(hidden[segment], alone, atol=1e-5, rtol=1e-4)
-        assert batch.positions.flatten()[segment].tolist() == list(range(len(alone)))
-        assert batch.pinned.flatten()[segment].sum() == parts[0].shape[1]
-        assert batch.pinned.sum() == parts[0].shape[1]
+        assert batch.layout.positions.flatten()[segment].tolist() == list(range(len(alone)))
+        assert batch.layout.pinned.flatten()[segment].sum() == parts[0].shape[1]
+        assert batch.layout.pinned.sum() == parts[0].shape[1]
         own = batch.targets[0].window == 1
         assert own.sum() == 4 * task.action_tokens  # both are learned from
         label = torch.from_numpy(np.concatenate([windows[1].label[2:4], windows[0].label[1:3]]))
@@ -84,12 +84,15 @@ def test_no_crop_sees_another_and_none_its_own_future() -> None:
     flat = torch.cat((flat, flat.new_zeros(1, flat.shape[1]))).requires_grad_()
     x = flat.index_select(0, batch.gather.flatten()).unflatten(0, batch.gather.shape)
     x.retain_grad()
-    hidden = agent.transformer(x, batch.positions, batch.segments)
-    row, column = 0, int((batch.segments[0] == batch.segments[0, 0]).sum()) + 1  # second position of a later crop
+    hidden = agent.transformer(x, batch.layout)
+    row, column = (
+        0,
+        int((batch.layout.segments[0] == batch.layout.segments[0, 0]).sum()) + 1,
+    )  # second position of a later crop
     hidden[row, column].square().sum().backward()
     assert x.grad is not None
     reached = x.grad[row].abs().sum(-1) > 0
-    same = batch.segments[row] == batch.segments[row, column]
+    same = batch.layout.segments[row] == batch.layout.segments[row, column]
     assert torch.equal(reached, same & (torch.arange(len(same)) <= column))
     assert x.grad[1:].abs().sum() == 0
 
