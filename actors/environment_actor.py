@@ -169,6 +169,7 @@ class EnvironmentActor:
                 self._recover(failure)
                 continue
             stepped = time.perf_counter()
+            self.policy.rewarded(step.reward)
             self._write(chosen, step)
             written = time.perf_counter()
             self._seconds["environment"] += (begun - ready) + (stepped - acted)

@@ -97,7 +97,9 @@ def evaluate(policy: Policy, environment: VectorEnvironment, seeds: Sequence[int
         RuntimeError: the policy's weights changed in the middle of the round.
     """
     version = policy.version
-    played = _play(environment, seeds, deadline, lambda obs, first: policy.act(obs, first).action)
+    played = _play(
+        environment, seeds, deadline, lambda obs, first: policy.act(obs, first).action, heard=policy.rewarded
+    )
     if policy.version != version:
         raise RuntimeError(
             f"{environment.task.name}: weights went from version {version} to {policy.version} during an evaluation; "
@@ -135,8 +137,14 @@ def random_action(task: TaskSpec, shape: tuple[int, ...], generator: np.random.G
     return generator.uniform(-1.0, 1.0, shape).astype(task.action.dtype)
 
 
-def _play(environment: VectorEnvironment, seeds: Sequence[int], deadline: float, choose: Chooser) -> Evaluation:
-    """The loop of `evaluate` and `random_return`."""
+def _play(
+    environment: VectorEnvironment,
+    seeds: Sequence[int],
+    deadline: float,
+    choose: Chooser,
+    heard: Callable[[np.ndarray], None] = lambda reward: None,
+) -> Evaluation:
+    """The loop of `evaluate` and `random_return`; ``heard`` is told every step's rewards."""
     started = time.monotonic()
     if len(set(seeds)) != len(seeds) or not len(seeds):
         raise ValueError(f"{environment.task.name}: evaluation needs distinct seeds and at least one, not {seeds!r}")
@@ -151,6 +159,7 @@ def _play(environment: VectorEnvironment, seeds: Sequence[int], deadline: float,
 
     while len(finished) < len(seeds) and time.monotonic() - started < deadline:
         step = environment.step(choose(observation, is_first))
+        heard(step.reward)
         observation, is_first = step.observation, step.done.copy()
         returns += step.reward
         lengths += 1

@@ -52,6 +52,7 @@ class Agent(nn.Module):
         self.separator_position = nn.Parameter(torch.zeros(config.width))
         # All action tokens share one local position (appendix C.3).
         self.action_position = nn.Parameter(torch.zeros(config.width))
+        self.return_position = nn.Parameter(torch.zeros(config.width)) if config.returns != "off" else None
         self.observation: FusedEmbedding | PerElementEmbedding
         if config.observation_embedding == "fused":
             self.observation = FusedEmbedding(config)
@@ -61,6 +62,8 @@ class Agent(nn.Module):
         for task in tasks:
             self.observation.check(task)
             self.vocabulary.legal_actions(task.action)
+            if config.returns != "off" and task.return_range is None:
+                raise ValueError(f"{task.name} has no return_range, which agent.returns={config.returns} needs")
 
     @property
     def device(self) -> torch.device:
@@ -72,10 +75,14 @@ class Agent(nn.Module):
         module: nn.Module = self if embeddings else self.transformer
         return sum(parameter.numel() for parameter in module.parameters())
 
+    def tail(self, task: TaskSpec) -> int:
+        """Positions of a timestep after its observation: return (if any), separator, action."""
+        return (self.return_position is not None) + 1 + task.action_tokens
+
     def valid_positions(self, inputs: TaskInputs) -> torch.Tensor:
         """Which positions of the sequence hold something, bool [n, C, positions of a timestep]."""
         mask = self.observation.mask(inputs)
-        tail = torch.ones(inputs.count, 1 + inputs.task.action_tokens, dtype=torch.bool, device=mask.device)
+        tail = torch.ones(inputs.count, self.tail(inputs.task), dtype=torch.bool, device=mask.device)
         step_valid = torch.arange(inputs.steps, device=mask.device) < inputs.lengths.to(mask.device)[:, None]
         return torch.cat((mask, tail), dim=1)[:, None] & step_valid[..., None]
 
@@ -89,12 +96,25 @@ class Agent(nn.Module):
         ids = torch.where(inputs.hide_actions[:, None, None], self.vocabulary.hidden_action, ids)
         return self.tokens(ids) + self.action_position
 
-    def embed(self, inputs: TaskInputs) -> torch.Tensor:
-        """Embedded sequence [n, C, positions of a timestep, d]: observation, separator, action elements."""
-        observed = self.observation(inputs, self.tokens)
+    def embed_returns(self, inputs: TaskInputs) -> torch.Tensor:
+        """Embeddings of the returns to come, [n, C, 1, d]; no position without `AgentConfig.returns`."""
+        if self.return_position is None:
+            return torch.zeros(inputs.count, inputs.steps, 0, self.config.width, device=self.device)
+        unknown = torch.full((inputs.count, inputs.steps), -1, device=self.device)
+        bins = unknown if inputs.returns is None else inputs.returns
+        ids = torch.where(bins < 0, self.vocabulary.no_return, self.vocabulary.returns.start + bins)
+        return (self.tokens(ids) + self.return_position)[:, :, None]
+
+    def embed_tail(self, inputs: TaskInputs) -> torch.Tensor:
+        """Embeddings of what follows the observation, [n, C, tail, d]: return (if any), separator, action elements."""
         separator = self.tokens.weight[self.vocabulary.separator] + self.separator_position
         separator = separator.expand(inputs.count, inputs.steps, 1, -1)
-        return torch.cat((observed, separator.to(observed.dtype), self.embed_actions(inputs).to(observed.dtype)), dim=2)
+        return torch.cat((self.embed_returns(inputs), separator, self.embed_actions(inputs)), dim=2)
+
+    def embed(self, inputs: TaskInputs) -> torch.Tensor:
+        """Embedded sequence [n, C, positions of a timestep, d]: the observation and its tail."""
+        observed = self.observation(inputs, self.tokens)
+        return torch.cat((observed, self.embed_tail(inputs).to(observed.dtype)), dim=2)
 
     def logits(self, hidden: torch.Tensor, legal: IdRange) -> torch.Tensor:
         """Scores of the legal ids only, [..., legal.count], by the tied embedding."""

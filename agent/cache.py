@@ -23,6 +23,7 @@ class KeyValueCache:
         positions: int64 [slots, columns + 1], which token of its slot a column holds, -1 where none. The last column
             takes what is not to be kept.
         pinned: tokens of the prompt, columns 0 to ``pinned - 1``.
+        private, timesteps: bool and int64 [slots, columns + 1], see `Layout`; used where `append` is told.
         next: int64 [slots], position of the next token.
     """
 
@@ -44,13 +45,15 @@ class KeyValueCache:
     def _allocate(self, columns: int) -> None:
         (layers, slots), head = self._shape
         self.positions = torch.full((slots, columns + 1), -1, dtype=torch.int64, device=self._device)
+        self.private = torch.zeros_like(self.positions, dtype=torch.bool)
+        self.timesteps = torch.zeros_like(self.positions)
         heads, width = head
         self.keys = torch.zeros(layers, slots, heads, columns + 1, width, device=self._device)
         self.values = torch.zeros_like(self.keys)
 
     def pin(self, tokens: int) -> None:
-        """What every slot has read so far, ``tokens`` each, is the prompt."""
-        assert self.pinned == 0 and bool((self.next == tokens).all())
+        """The first ``tokens`` that every slot will read are the prompt."""
+        assert self.pinned == 0 and not bool(self.next.any())
         self.pinned = tokens
 
     def clear(self) -> None:
@@ -69,12 +72,20 @@ class KeyValueCache:
         self.next = (self.next - count).clamp(min=0)
         self.positions = torch.where(self.positions >= self.next[:, None], -1, self.positions)
 
-    def append(self, slots: torch.Tensor | None, valid: torch.Tensor) -> Extension:
+    def append(
+        self,
+        slots: torch.Tensor | None,
+        valid: torch.Tensor,
+        private: torch.Tensor | None = None,
+        timesteps: torch.Tensor | None = None,
+    ) -> Extension:
         """Make room for new tokens.
 
         Args:
             slots: int64 [m], the slots that read them; None for all of them.
             valid: bool [m, n], which of the n tokens are real; at least one in each row.
+            private: bool [n], which are seen from their own timestep only; None: none of all that come.
+            timesteps: int64 [m, n], with ``private``: which timestep they belong to.
         """
         chosen = torch.arange(len(self.next), device=self._device) if slots is None else slots
         positions = self.next[chosen][:, None] + (valid.cumsum(1) - 1).clamp(min=0)
@@ -89,6 +100,15 @@ class KeyValueCache:
         used = min(int(self.next.max()), self.columns)
         pinned = torch.arange(used, device=self._device)[None] < self.pinned if self.pinned else None
         layout = Layout(positions, key_positions=self.positions[chosen, :used], pinned=pinned)
+        if private is not None and timesteps is not None:
+            self.private[chosen[:, None], columns] = private.expand_as(valid)
+            self.timesteps[chosen[:, None], columns] = timesteps
+            layout = dataclasses.replace(
+                layout,
+                private=self.private[chosen, :used],
+                timesteps=timesteps,
+                key_timesteps=self.timesteps[chosen, :used],
+            )
         return Extension(self, slots, chosen[:, None], columns, used, layout)
 
     def _column(self, positions: torch.Tensor) -> torch.Tensor:
@@ -96,12 +116,16 @@ class KeyValueCache:
         return torch.where(positions < self.pinned, positions, ring)
 
     def _grow(self, columns: int) -> None:
-        positions, keys, values = self.positions, self.keys, self.values
+        positions, keys, values, private, timesteps = (
+            self.positions, self.keys, self.values, self.private, self.timesteps
+        )  # fmt: skip
         self._allocate(columns)
         slot, column = torch.nonzero(positions >= 0, as_tuple=True)
         kept = positions[slot, column]
         place = self._column(kept)
         self.positions[slot, place] = kept
+        self.private[slot, place] = private[slot, column]
+        self.timesteps[slot, place] = timesteps[slot, column]
         self.keys[:, slot, :, place] = keys[:, slot, :, column]
         self.values[:, slot, :, place] = values[:, slot, :, column]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 
@@ -22,6 +23,8 @@ class AgentConfig:
         attention: backend: ``fused`` (PyTorch's kernels), ``dense`` (the formula) or ``flexible`` (compiled for CUDA).
         attention_window: tokens that a token sees, itself included, beside a learned sink; null sees all. Acting with
             ``context: rolling`` needs one, of at most half the training length.
+        returns: ``off`` (Gato), or a token of the return to come before each separator: ``masked`` is seen from its own
+            timestep only (else the next one could be read off it), ``visible`` from all later ones.
         stochastic_depth: probability of dropping a sub-layer for one sequence (Reed et al. 2022, appendix: 0.1).
         text_model: path of a SentencePiece model; null is the one that ships (512 pieces). Checkpoints carry it.
         text_ids, continuous_bins, discrete_ids, return_bins: sizes of the id ranges of the vocabulary.
@@ -39,6 +42,7 @@ class AgentConfig:
     positions: str = "rotary"
     attention: str = "fused"
     attention_window: int | None = None
+    returns: str = "off"
     stochastic_depth: float = 0.0
     text_model: str | None = None
     text_ids: int = 512
@@ -53,7 +57,11 @@ class AgentConfig:
             raise ValueError(
                 f"agent.observation_embedding must be per_element or fused, not {self.observation_embedding!r}"
             )
-        choices = {"positions": ("rotary", "xl"), "attention": ("fused", "dense", "flexible")}
+        choices = {
+            "positions": ("rotary", "xl"),
+            "attention": ("fused", "dense", "flexible"),
+            "returns": ("off", "masked", "visible"),
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"agent.{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
@@ -83,6 +91,12 @@ class DecodingConfig:
             (keys and values are kept; when the context is full, its newest half is read again) or ``rolling`` (they
             are kept for ever, for models trained with ``agent.attention_window``).
         weights: ``float32``, or ``int8``: those of the transformer rounded to eight bits (CPU only).
+        returns: what stands for the return to come, for models with ``agent.returns``: ``none`` (the token that says
+            nothing, so that the model acts as Gato), ``target`` (``return_target``, minus what the episode has earned:
+            Decision Transformer, Chen et al. 2021) or ``tilted`` (sampled from the model's own prediction times
+            exp(``kappa`` x return scaled to [0, 1]): Lee et al. 2022, section 4.2).
+        return_target: return asked for at the start of an episode.
+        kappa: inverse temperature of the tilt.
         past_actions: ``shown`` or ``hidden``: whether earlier actions are read (a model trained with
             ``learner.past_action_dropout`` above 0 can do without).
     """
@@ -93,6 +107,9 @@ class DecodingConfig:
     top_p: float = 1.0
     context: str = "reprefill"
     weights: str = "float32"
+    returns: str = "none"
+    return_target: float = 0.0
+    kappa: float = 10.0
     past_actions: str = "shown"
 
     def validate(self, key: str = "decoding") -> None:
@@ -102,6 +119,7 @@ class DecodingConfig:
             "continuous": ("greedy", "sample", "mean"),
             "context": ("recompute", "reprefill", "rolling"),
             "weights": ("float32", "int8"),
+            "returns": ("none", "target", "tilted"),
             "past_actions": ("shown", "hidden"),
         }
         for name, allowed in choices.items():
@@ -109,6 +127,8 @@ class DecodingConfig:
                 raise ValueError(f"{key}.{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
         if self.temperature <= 0:
             raise ValueError(f"{key}.temperature must be above 0, not {self.temperature}; use greedy instead")
+        if not math.isfinite(self.return_target) or not 0 <= self.kappa < math.inf:
+            raise ValueError(f"{key}.return_target must be finite and {key}.kappa finite and not negative")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"{key}.top_p must be in (0, 1], not {self.top_p}")
 

@@ -71,6 +71,7 @@ class Context:
         }
         dtype = torch.int64 if task.action.kind == "discrete" else torch.float32
         self._action = torch.zeros(num_slots, held, task.action_tokens, dtype=dtype)
+        self._returns = torch.full((num_slots, held), -1)
         self._text_keys = [key for key, spec in task.observation.items() if spec.kind == "text"]
         self._texts: list[dict[str, str]] = [dict.fromkeys(self._text_keys, "") for _ in range(num_slots)]
         self._encoded_texts = encode_texts(task, self._texts, agent.text)
@@ -84,6 +85,8 @@ class Context:
             ring[:, -1] = torch.from_numpy(np.ascontiguousarray(observation[key]))
         self._action = self._action.roll(-1, dims=1)
         self._action[:, -1] = 0
+        self._returns = self._returns.roll(-1, dims=1)
+        self._returns[:, -1] = -1
         if self._text_keys and bool(is_first.any()):
             for slot in torch.nonzero(is_first)[:, 0].tolist():
                 self._texts[slot] = {key: observation[key][slot] for key in self._text_keys}
@@ -92,6 +95,10 @@ class Context:
     def set_action(self, action: np.ndarray) -> None:
         """The newest timestep's whole action, [E, *action shape]."""
         self._action[:, -1] = torch.from_numpy(action_elements(action, self.task))
+
+    def set_return(self, bins: torch.Tensor) -> None:
+        """Bin of the newest timestep's return to come, int64 [E]; -1 says nothing of it."""
+        self._returns[:, -1] = bins
 
     def set_element(self, element: int, value: torch.Tensor) -> None:
         """One element, [E], of the newest timestep's action."""
@@ -108,13 +115,17 @@ class Context:
             action,
             torch.full((len(action),), self.hide),
             torch.full((len(action),), steps, dtype=torch.int64),
+            self._returns[chosen, -steps:],
         ).to(self.agent.device)
 
-    def embedded_prompt(self) -> torch.Tensor:
-        """Tokens of the prompt, [1, tokens, d]; without one there are none."""
+    def prompt_tokens(self) -> Tokens:
+        """Tokens of the prompt, one row; without a prompt there are none. Nothing is said of its returns."""
         prompt, task = self.prompt, self.task
         if prompt is None:
-            return torch.zeros(1, 0, self.agent.config.width, device=self.agent.device)
+            nothing = torch.zeros(1, 0, dtype=torch.bool, device=self.agent.device)
+            return Tokens(
+                nothing.float()[..., None].expand(1, 0, self.agent.config.width), nothing, nothing[0], nothing
+            )
         inputs = TaskInputs(
             task,
             {key: torch.from_numpy(array)[None] for key, array in prompt.observation.items()},
@@ -123,27 +134,59 @@ class Context:
             torch.tensor([self.hide]),
             torch.tensor([prompt.steps]),
         ).to(self.agent.device)
-        valid = token_mask(self.agent, inputs)[:, None].expand(-1, prompt.steps, -1).flatten()
-        return self.agent.embed(inputs).flatten(1, 2)[:, valid]
+        tokens = timesteps_as_tokens(self.agent, inputs, self.agent.embed(inputs), torch.tensor([prompt.steps]))
+        real = tokens.valid[0]
+        before = tokens.timesteps[:, real] - prompt.steps
+        return Tokens(tokens.x[:, real], tokens.valid[:, real], tokens.private[real], before)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """n tokens of m slots.
+
+    Attributes:
+        x: embedded, [m, n, d].
+        valid: bool [m, n], which are real.
+        private: bool [n], which are returns, seen from their own timestep only.
+        timesteps: int64 [m, n], which timestep of the slot's context they belong to.
+    """
+
+    x: torch.Tensor
+    valid: torch.Tensor
+    private: torch.Tensor
+    timesteps: torch.Tensor
+
+    def head(self, count: int) -> Tokens:
+        """The first ``count`` of them."""
+        return Tokens(self.x[:, :count], self.valid[:, :count], self.private[:count], self.timesteps[:, :count])
+
+    def then(self, other: Tokens) -> Tokens:
+        """These, and others behind them; one row here stands for as many as there."""
+        rows = len(other.x)
+        return Tokens(
+            torch.cat((self.x.expand(rows, -1, -1).to(other.x.dtype), other.x), dim=1),
+            torch.cat((self.valid.expand(rows, -1), other.valid), dim=1),
+            torch.cat((self.private, other.private)),
+            torch.cat((self.timesteps.expand(rows, -1), other.timesteps), dim=1),
+        )
 
 
 class Reader(Protocol):
-    """Hidden states of the newest timestep.
+    """Hidden states of the newest timestep, whose tail, what follows the observation, may come piece by piece."""
 
-    Where actions are hidden, all elements of an action are predicted at once: k is their number. Else k is 1 and the
-    elements are fed one after the other.
-    """
+    def observe(self, is_first: torch.Tensor, stop: int) -> torch.Tensor:
+        """Read the observation that the context has taken, and the first ``stop`` positions of its tail.
 
-    def observe(self, is_first: torch.Tensor) -> torch.Tensor:
-        """[E, k, d]: from the separator on, after the context has taken an observation."""
+        Returns [E, stop, d] at those; with ``stop`` 0 [E, 1, d] at the last token of the observation.
+        """
         ...
 
-    def feed(self, element: int) -> torch.Tensor:
-        """[E, 1, d]: at an element of the newest action, which the context has taken."""
+    def read(self, start: int, stop: int) -> torch.Tensor:
+        """Read positions ``start`` to ``stop`` of the tail, which the context knows by now; [E, stop - start, d]."""
         ...
 
     def rewrite(self) -> None:
-        """The newest action has changed since its elements were fed."""
+        """The newest action has changed since it was read."""
         ...
 
     def forget(self) -> None:
@@ -156,30 +199,27 @@ class Recompute:
 
     def __init__(self, context: Context) -> None:
         self._context, self._agent = context, context.agent
+        self._tail = self._agent.tail(context.task)
         self._embedded: torch.Tensor | None = None
-        self._prompt: torch.Tensor | None = None
+        self._prompt: Tokens | None = None
 
-    def observe(self, is_first: torch.Tensor) -> torch.Tensor:
+    def observe(self, is_first: torch.Tensor, stop: int) -> torch.Tensor:
         """See `Reader`."""
-        context, elements = self._context, self._context.task.action_tokens
-        held = max(2, context.limit)
+        context = self._context
         newest = self._agent.embed(context.inputs(None, 1))
         if self._embedded is None or self._embedded.shape[2] != newest.shape[2]:  # a longer text widens a timestep
-            self._embedded = self._agent.embed(context.inputs(None, held))
+            self._embedded = self._agent.embed(context.inputs(None, max(2, context.limit)))
         else:
             self._embedded = torch.cat((self._embedded[:, 1:], newest), dim=1)
-            # The action of the step before was not known when its timestep was embedded.
-            self._embedded[:, -2, -elements:] = self._agent.embed_actions(context.inputs(None, 2))[:, 0]
-        ahead = elements if context.hide else 1
-        return self._hidden(ahead - 1)[:, -ahead:]
+            # The tail of the step before was not known when its timestep was embedded.
+            self._embedded[:, -2, -self._tail :] = self._agent.embed_tail(context.inputs(None, 2))[:, 0]
+        return self._hidden(stop, max(1, stop))
 
-    def feed(self, element: int) -> torch.Tensor:
+    def read(self, start: int, stop: int) -> torch.Tensor:
         """See `Reader`."""
         assert self._embedded is not None
-        elements = self._context.task.action_tokens
-        embedded = self._agent.embed_actions(self._context.inputs(None, 1))
-        self._embedded[:, -1, element - elements] = embedded[:, 0, element]
-        return self._hidden(element + 1)[:, -1:]
+        self._embedded[:, -1, -self._tail :] = self._agent.embed_tail(self._context.inputs(None, 1))[:, 0]
+        return self._hidden(stop, stop - start)
 
     def rewrite(self) -> None:
         """See `Reader`; the next observation reads the action again."""
@@ -188,28 +228,28 @@ class Recompute:
         """See `Reader`."""
         self._embedded = self._prompt = None
 
-    def _hidden(self, known: int) -> torch.Tensor:
-        """Hidden states of the context, up to ``known`` elements of the newest action."""
+    def _hidden(self, stop: int, wanted: int) -> torch.Tensor:
+        """The last ``wanted`` hidden states of prompt and context, up to position ``stop`` of the newest tail."""
         assert self._embedded is not None
-        context = self._context
+        context, agent = self._context, self._agent
         longest = int(context.lengths.max())
-        mask = token_mask(self._agent, context.inputs(None, 1))
-        started = torch.arange(longest) >= longest - context.lengths[:, None]
-        valid = (mask[:, None] & started.to(mask.device)[..., None]).flatten(1)
-        stop = valid.shape[1] - context.task.action_tokens + known
-        x, valid = self._embedded[:, -longest:].flatten(1, 2)[:, :stop], valid[:, :stop]
-        if context.prompt is None:
-            pinned = None
-        else:
+        tokens = timesteps_as_tokens(agent, context.inputs(None, 1), self._embedded[:, -longest:], context.lengths)
+        tokens = tokens.head(tokens.x.shape[1] - self._tail + stop)
+        pinned = None
+        if context.prompt is not None:
             if self._prompt is None:
-                self._prompt = context.embedded_prompt()
-            x = torch.cat((self._prompt.expand(len(x), -1, -1), x), dim=1)
-            pinned = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
-            pinned[:, : self._prompt.shape[1]] = True
-            valid = torch.cat((pinned[:, : self._prompt.shape[1]], valid), dim=1)
-        positions = (valid.cumsum(1) - 1).clamp(min=0)
-        segments = None if bool(valid.all()) else valid.int()
-        return self._agent.transformer(x, Layout(positions, segments, pinned=pinned))
+                self._prompt = context.prompt_tokens()
+            pinned = torch.arange(self._prompt.x.shape[1] + tokens.x.shape[1]) < self._prompt.x.shape[1]
+            tokens = self._prompt.then(tokens)
+        masked = agent.config.returns == "masked"
+        layout = Layout(
+            (tokens.valid.cumsum(1) - 1).clamp(min=0),
+            None if bool(tokens.valid.all()) else tokens.valid.int(),
+            pinned=None if pinned is None else pinned.to(agent.device).expand(len(tokens.x), -1),
+            private=tokens.private.expand(len(tokens.x), -1) if masked else None,
+            timesteps=tokens.timesteps if masked else None,
+        )
+        return last(agent.transformer(tokens.x, layout), tokens.valid, wanted)
 
 
 class Cached:
@@ -222,14 +262,16 @@ class Cached:
 
     def __init__(self, context: Context, rolling: bool) -> None:
         self._context, self._agent, self._rolling = context, context.agent, rolling
+        self._tail = self._agent.tail(context.task)
+        self._action_start = self._tail - context.task.action_tokens
         self._cache = KeyValueCache(
             self._agent.config, context.num_slots, self._agent.device, context.task.action_tokens
         )
         self._steps = torch.zeros(context.num_slots, dtype=torch.int64)  # timesteps in the cache
         self._stale = True
-        self._fed = 0  # elements of the newest action that are in the cache
+        self._read_to = 0  # positions of the newest tail that are in the cache
 
-    def observe(self, is_first: torch.Tensor) -> torch.Tensor:
+    def observe(self, is_first: torch.Tensor, stop: int) -> torch.Tensor:
         """See `Reader`."""
         context = self._context
         if self._stale:
@@ -240,26 +282,28 @@ class Cached:
             full = self._steps > context.limit
             self._steps[full] = max(1, context.limit // 2)
             anew |= full
-        ahead = context.task.action_tokens if context.hide else 1
-        hidden = torch.empty(context.num_slots, ahead, self._agent.config.width, device=self._agent.device)
-        for chosen, read in ((anew, self._read_again), (~anew, self._read_on)):
+        wanted = max(1, stop)
+        hidden = torch.empty(context.num_slots, wanted, self._agent.config.width, device=self._agent.device)
+        for chosen, gather in ((anew, self._all_tokens), (~anew, self._new_tokens)):
             if bool(chosen.any()):
                 slots = None if bool(chosen.all()) else torch.nonzero(chosen)[:, 0]
-                hidden[chosen] = read(slots, ahead - 1)[:, -ahead:].to(hidden.dtype)
-        self._stale, self._fed = False, ahead - 1
+                tokens = gather(slots)
+                tokens = tokens.head(tokens.x.shape[1] - self._tail + stop)
+                hidden[chosen] = self._append(slots, tokens, wanted).to(hidden.dtype)
+        self._stale, self._read_to = False, stop
         return hidden
 
-    def feed(self, element: int) -> torch.Tensor:
+    def read(self, start: int, stop: int) -> torch.Tensor:
         """See `Reader`."""
-        self._fed = element + 1
-        x = self._agent.embed_actions(self._context.inputs(None, 1))[:, 0, element : element + 1]
-        return self._append(None, x, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device))
+        self._read_to = stop
+        tokens = self._tail_tokens(None, 1, start).head(stop - start)
+        return self._append(None, tokens, stop - start)
 
     def rewrite(self) -> None:
         """See `Reader`."""
-        if not self._context.hide and self._fed:
-            self._cache.drop(self._fed)
-            self._fed = 0
+        if not self._context.hide and self._read_to > self._action_start:
+            self._cache.drop(self._read_to - self._action_start)
+            self._read_to = self._action_start
 
     def forget(self) -> None:
         """See `Reader`."""
@@ -267,42 +311,85 @@ class Cached:
 
     def _read_prompt(self) -> None:
         self._cache.clear()
-        prompt = self._context.embedded_prompt().expand(self._context.num_slots, -1, -1)
-        if prompt.shape[1]:
-            self._append(None, prompt, torch.ones(prompt.shape[:2], dtype=torch.bool, device=prompt.device))
-            self._cache.pin(prompt.shape[1])
+        prompt = self._context.prompt_tokens()
+        if prompt.x.shape[1]:
+            self._cache.pin(prompt.x.shape[1])
+            self._append(None, prompt.then(_no_tokens(prompt, self._context.num_slots)), 1)
 
-    def _read_again(self, slots: torch.Tensor | None, known: int) -> torch.Tensor:
-        """The newest timesteps of slots, into their emptied cache."""
+    def _all_tokens(self, slots: torch.Tensor | None) -> Tokens:
+        """The newest timesteps of slots, for their emptied cache."""
         context = self._context
         chosen = torch.arange(context.num_slots) if slots is None else slots
         self._steps[chosen] = torch.minimum(self._steps[chosen], context.lengths[chosen])
         steps = self._steps[chosen]
-        longest = int(steps.max())
-        inputs = context.inputs(slots, longest)
-        started = torch.arange(longest) >= longest - steps[:, None]
-        valid = (token_mask(self._agent, inputs)[:, None] & started.to(self._agent.device)[..., None]).flatten(1)
-        stop = valid.shape[1] - context.task.action_tokens + known
+        inputs = context.inputs(slots, int(steps.max()))
         self._cache.reset(chosen)
-        return self._append(slots, self._agent.embed(inputs).flatten(1, 2)[:, :stop], valid[:, :stop])
+        return timesteps_as_tokens(self._agent, inputs, self._agent.embed(inputs), steps)
 
-    def _read_on(self, slots: torch.Tensor | None, known: int) -> torch.Tensor:
-        """What is left of the action before, and the newest observation."""
-        elements = self._context.task.action_tokens
+    def _new_tokens(self, slots: torch.Tensor | None) -> Tokens:
+        """What is left of the tail before, and the newest timestep."""
         inputs = self._context.inputs(slots, 1)
-        before = self._agent.embed_actions(self._context.inputs(slots, 2))[:, 0, self._fed :]
-        newest = self._agent.embed(inputs)[:, 0]
-        stop = newest.shape[1] - elements + known
-        valid = torch.ones(before.shape[:2], dtype=torch.bool, device=before.device)
-        valid = torch.cat((valid, token_mask(self._agent, inputs)[:, :stop]), dim=1)
-        return self._append(slots, torch.cat((before, newest[:, :stop].to(before.dtype)), dim=1), valid)
+        steps = self._steps if slots is None else self._steps[slots]
+        newest = timesteps_as_tokens(self._agent, inputs, self._agent.embed(inputs), torch.ones_like(steps))
+        newest = dataclasses.replace(newest, timesteps=newest.timesteps + (steps - 1).to(newest.x.device)[:, None])
+        return self._tail_tokens(slots, 2, self._read_to).then(newest)
 
-    def _append(self, slots: torch.Tensor | None, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        return self._agent.transformer(x, extension=self._cache.append(slots, valid))
+    def _tail_tokens(self, slots: torch.Tensor | None, ago: int, start: int) -> Tokens:
+        """The tail of the ``ago``-th newest timestep from a position on."""
+        x = self._agent.embed_tail(self._context.inputs(slots, ago))[:, 0, start:]
+        steps = self._steps if slots is None else self._steps[slots]
+        private = torch.zeros(self._tail, dtype=torch.bool, device=x.device)
+        private[: self._action_start - 1] = True
+        return Tokens(
+            x,
+            torch.ones(x.shape[:2], dtype=torch.bool, device=x.device),
+            private[start:],
+            (steps - ago).to(x.device)[:, None].expand(x.shape[:2]),
+        )
+
+    def _append(self, slots: torch.Tensor | None, tokens: Tokens, wanted: int) -> torch.Tensor:
+        rules = (tokens.private, tokens.timesteps) if self._agent.config.returns == "masked" else ()
+        extension = self._cache.append(slots, tokens.valid, *rules)
+        return last(self._agent.transformer(tokens.x, extension=extension), tokens.valid, wanted)
 
 
-def token_mask(agent: Agent, inputs: TaskInputs) -> torch.Tensor:
-    """Which positions of a timestep hold a token, bool [n, positions]; texts differ in length."""
+def timesteps_as_tokens(agent: Agent, inputs: TaskInputs, embedded: torch.Tensor, steps: torch.Tensor) -> Tokens:
+    """Timesteps laid end to end.
+
+    Args:
+        agent: that embedded them.
+        inputs: of the same m slots; what is read of it does not differ between timesteps.
+        embedded: [m, C, positions, d].
+        steps: int64 [m], of the C timesteps the last so many are real.
+    """
+    held, width = embedded.shape[1:3]
+    tail = agent.tail(inputs.task)
     observed = agent.observation.mask(inputs).to(agent.device)
-    rest = torch.ones(len(observed), 1 + inputs.task.action_tokens, dtype=torch.bool, device=agent.device)
-    return torch.cat((observed, rest), dim=1)
+    mask = torch.cat((observed, torch.ones(len(observed), tail, dtype=torch.bool, device=agent.device)), dim=1)
+    number = (
+        torch.arange(held, device=agent.device) - (held - steps.to(agent.device))[:, None]
+    )  # of the real ones from 0
+    private = torch.zeros(width, dtype=torch.bool, device=agent.device)
+    private[width - tail : width - inputs.task.action_tokens - 1] = True
+    return Tokens(
+        embedded.flatten(1, 2),
+        (mask[:, None] & (number >= 0)[..., None]).flatten(1),
+        private.repeat(held),
+        number.repeat_interleave(width, dim=1),
+    )
+
+
+def last(hidden: torch.Tensor, valid: torch.Tensor, wanted: int) -> torch.Tensor:
+    """Hidden states [m, n, d] at the last ``wanted`` positions; where it is one, the last that is real: texts differ
+    in length."""
+    if wanted > 1:
+        return hidden[:, -wanted:]
+    place = (valid.long() * torch.arange(1, valid.shape[1] + 1, device=valid.device)).argmax(1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), place][:, None]
+
+
+def _no_tokens(like: Tokens, rows: int) -> Tokens:
+    empty = like.head(0)
+    return Tokens(
+        empty.x.expand(rows, -1, -1), empty.valid.expand(rows, -1), empty.private, empty.timesteps.expand(rows, -1)
+    )

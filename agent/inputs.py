@@ -1,8 +1,9 @@
 """`TaskInputs`: raw values of n crops of one task, as tensors, and the sequence layout of a timestep.
 
 A timestep is laid out as ``observation ... | action ...`` (Reed et al. 2022, section 2.1): the separator's position
-predicts the first action element, each action element's position predicts the next. Both the learner's batches and the
-acting policy come through here, so that they cannot differ.
+predicts the first action element, each action element's position predicts the next. With `AgentConfig.returns` a token
+of the return to come stands before the separator, and the last token of the observation predicts it. Both the learner's
+batches and the acting policy come through here, so that they cannot differ.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class TaskInputs:
         action: executed actions [n, C, elements], float32 or int64.
         hide_actions: bool [n]; the crop's past actions are not read.
         lengths: int64 [n], valid steps of each crop, at least 1.
+        returns: int64 [n, C], bins of the return to come, -1 where nothing is said of it; None: nothing anywhere.
     """
 
     task: TaskSpec
@@ -36,6 +38,7 @@ class TaskInputs:
     action: torch.Tensor
     hide_actions: torch.Tensor
     lengths: torch.Tensor
+    returns: torch.Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -60,6 +63,7 @@ class TaskInputs:
             action=move(self.action),
             hide_actions=move(self.hide_actions),
             lengths=move(self.lengths),
+            returns=None if self.returns is None else move(self.returns),
         )
 
 

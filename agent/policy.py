@@ -17,6 +17,7 @@ from agent.context import Cached, Context, Prompt, Reader, Recompute
 from agent.quantisation import int8_agent
 from agent.sampling import choose
 from agent.task import TaskSpec
+from agent.tokenizer import bin_centres, encode_return
 from agent.weights import load_weights
 
 
@@ -42,8 +43,8 @@ class Policy:
         version, published_at: of the weights.
 
     Raises:
-        ValueError: ``decoding.context`` is ``rolling`` and the agent was not trained for it, or the prompt leaves no
-            room in the context.
+        ValueError: ``decoding.context`` is ``rolling`` or ``decoding.returns`` not ``none``, and the agent was not
+            trained for it; or the prompt leaves no room in the context.
     """
 
     def __init__(
@@ -69,6 +70,12 @@ class Policy:
             self._acting, task, num_slots, hide=self.decoding.past_actions == "hidden", prompt=prompt
         )
         self._reader = make_reader(self.context, self.decoding.context)
+        if self.decoding.returns != "none" and agent.config.returns == "off":
+            raise ValueError(
+                f"decoding.returns={self.decoding.returns} needs a model with return tokens (agent.returns); use none"
+            )
+        self._tilts = self.decoding.returns == "tilted"
+        self._asked = torch.full((num_slots,), self.decoding.return_target, dtype=torch.float64)
 
     def load_weights(self, version: int, weights: dict[str, np.ndarray], published_at: float = 0.0) -> None:
         """Swap the weights, at any time: what is kept of the context is read anew, so versions never mix."""
@@ -91,12 +98,22 @@ class Policy:
         """
         first = torch.from_numpy(np.asarray(is_first, bool))
         self.context.observe(observation, first)
-        hidden = self._reader.observe(first)
+        elements, tail = self.task.action_tokens, self.agent.tail(self.task)
+        lead = tail - elements  # return, if any, and separator
+        # Where actions are hidden, all elements are predicted at once; else they are read one after the other.
+        at_once = elements if self.context.hide else 1
+        if self._tilts:
+            self.context.set_return(self._tilted_return(self._reader.observe(first, 0)[:, 0]))
+            hidden = self._reader.read(0, lead + at_once - 1)
+        else:
+            self.context.set_return(self._asked_return(first))
+            hidden = self._reader.observe(first, lead + at_once - 1)
+        hidden = hidden[:, -at_once:]
         chosen, log_probs = [], []
-        for element in range(self.task.action_tokens):
-            if element and not self.context.hide:
-                hidden = self._reader.feed(element - 1)
-            at = hidden[:, element] if self.context.hide else hidden[:, 0]
+        for element in range(elements):
+            if element and at_once == 1:
+                hidden = self._reader.read(lead + element - 1, lead + element)
+            at = hidden[:, element if at_once > 1 else 0]
             scores = self._acting.logits(at, self._legal).float().cpu()
             value, log_prob = choose(scores, self.task.action, self.decoding, self._generator)
             chosen.append(value)
@@ -104,6 +121,24 @@ class Policy:
             self.context.set_element(element, value)
         action = torch.stack(chosen, dim=1).numpy().reshape(self.num_slots, *self.task.action.shape)
         return Action(action.astype(self.task.action.dtype), torch.stack(log_probs, dim=1).numpy())
+
+    def rewarded(self, reward: np.ndarray) -> None:
+        """Say what reward, float [E], followed the action before; ``decoding.returns=target`` asks for it no more."""
+        self._asked -= torch.from_numpy(np.asarray(reward, np.float64))
+
+    def _asked_return(self, is_first: torch.Tensor) -> torch.Tensor:
+        """Bins of the return that is asked for, int64 [E]; -1 where none is."""
+        if self.agent.config.returns == "off" or self.decoding.returns == "none":
+            return torch.full((self.num_slots,), -1)
+        self._asked[is_first] = self.decoding.return_target
+        return encode_return(self._asked, self.task, self.agent.config.return_bins)
+
+    def _tilted_return(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Bins sampled from the model's prediction at ``hidden`` [E, d], tilted towards high returns, int64 [E]."""
+        scores = self._acting.logits(hidden, self.agent.vocabulary.returns).float().cpu()
+        scaled = (bin_centres(scores.shape[1]) + 1) / 2
+        tilted = scores.log_softmax(-1) + self.decoding.kappa * scaled
+        return torch.multinomial(tilted.softmax(-1), 1, generator=self._generator)[:, 0]
 
     @torch.inference_mode()
     def executed(self, action: np.ndarray) -> None:
@@ -124,7 +159,7 @@ def make_reader(context: Context, mode: str) -> Reader:
 def check_rolling(agent: Agent, task: TaskSpec) -> None:
     """Raise ValueError where the agent was not trained to do without what falls out of its window."""
     window = agent.config.attention_window
-    trained = task.context_steps * (agent.observation.positions(task) + 1 + task.action_tokens)
+    trained = task.context_steps * (agent.observation.positions(task) + agent.tail(task))
     if window is None or 2 * window > trained:
         raise ValueError(
             f"decoding.context=rolling needs a model trained with agent.attention_window of at most half the context: "

@@ -15,7 +15,7 @@ import sentencepiece
 import torch
 
 from agent.config import AgentConfig
-from agent.task import ArraySpec
+from agent.task import ArraySpec, TaskSpec
 
 MU, MAX_MAGNITUDE = 100.0, 256.0
 """mu and M of the companding F(x) = sgn(x) log(|x| mu + 1) / log(M mu + 1)."""
@@ -107,6 +107,22 @@ def encode_action(values: torch.Tensor, spec: ArraySpec, vocabulary: Vocabulary)
     if spec.kind == "continuous":
         return to_bins(values, vocabulary.continuous.count) + vocabulary.continuous.start
     return values.long() + vocabulary.discrete.start
+
+
+def encode_return(values: torch.Tensor, task: TaskSpec, bins: int) -> torch.Tensor:
+    """Bins of returns to come, int64 of the same shape: ``bins`` equal ones over the task's range, which saturates."""
+    if task.return_range is None:
+        raise ValueError(f"{task.name} has no return_range, which a model with agent.returns needs")
+    low, high = task.return_range
+    return to_bins((values - low) * (2.0 / (high - low)) - 1.0, bins)
+
+
+def return_centres(task: TaskSpec, bins: int) -> torch.Tensor:
+    """Centres of the bins of `encode_return`, float32 [bins]."""
+    if task.return_range is None:
+        raise ValueError(f"{task.name} has no return_range, which a model with agent.returns needs")
+    low, high = task.return_range
+    return low + (bin_centres(bins) + 1.0) * ((high - low) / 2)
 
 
 class TextTokenizer:

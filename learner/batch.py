@@ -22,7 +22,7 @@ class Targets:
 
     Attributes:
         task: task name.
-        kind: ``discrete`` or ``continuous``.
+        kind: ``discrete`` or ``continuous`` for actions, ``return`` for returns to come.
         legal: ids over which the softmax runs.
         position: int64 [M], index of the predicting position in the packed rows laid end to end.
         id: int64 [M], target within the legal range.
@@ -110,6 +110,13 @@ def make_batch(agent: Agent, groups: Sequence[tuple[TaskInputs, Labels]], row_le
     pinned = np.zeros(rows * row_length, bool)
     prompts = [np.repeat(labels.prompt.numpy(), mask[0].size) for (_, labels), mask in zip(groups, valid)]
     pinned[destination] = np.concatenate(prompts)[source]
+    masked = agent.config.returns == "masked"
+    private = np.zeros(rows * row_length, bool)
+    timesteps = np.zeros(rows * row_length, np.int64)
+    if masked:
+        private[destination] = np.concatenate([_return_places(agent, *each) for each in zip(groups, valid)])[source]
+        widths = np.concatenate([np.full(mask[..., 0].size, mask.shape[-1]) for mask in valid])
+        timesteps[destination] = np.repeat(np.arange(len(widths)), widths)[source]
     place_of = np.full(len(flat_valid), -1, np.int64)
     place_of[source] = destination
 
@@ -134,6 +141,20 @@ def make_batch(agent: Agent, groups: Sequence[tuple[TaskInputs, Labels]], row_le
                 torch.from_numpy(of_target[chosen]),
             )
         )
+        if inputs.returns is not None:
+            # Whatever comes before the return's own token, the last of the observation, predicts it.
+            known = (inputs.returns.numpy() >= 0) & mask[:, :, -1]
+            before = place[:, :, width - agent.tail(inputs.task)] - 1
+            targets.append(
+                Targets(
+                    inputs.task.name,
+                    "return",
+                    agent.vocabulary.returns,
+                    torch.from_numpy(before[known]),
+                    inputs.returns[torch.from_numpy(known)],
+                    torch.from_numpy(np.broadcast_to(windows[:, None], known.shape)[known]),
+                )
+            )
         first_position += mask.size
     shape = (rows, row_length)
     whole_rows = bool((lengths == row_length).all())
@@ -144,11 +165,20 @@ def make_batch(agent: Agent, groups: Sequence[tuple[TaskInputs, Labels]], row_le
             torch.from_numpy(positions.reshape(shape)),
             None if whole_rows else torch.from_numpy(segments.reshape(shape)),
             pinned=torch.from_numpy(pinned.reshape(shape)) if pinned.any() else None,
+            private=torch.from_numpy(private.reshape(shape)) if masked else None,
+            timesteps=torch.from_numpy(timesteps.reshape(shape)) if masked else None,
         ),
         targets,
         len(lengths),
         len(source),
     )
+
+
+def _return_places(agent: Agent, group: tuple[TaskInputs, Labels], mask: np.ndarray) -> np.ndarray:
+    """Which positions of a group, laid end to end, hold a return."""
+    places = np.zeros(mask.shape, bool)
+    places[:, :, mask.shape[-1] - agent.tail(group[0].task)] = True
+    return places.reshape(-1)
 
 
 def packed_hidden(agent: Agent, batch: Batch) -> torch.Tensor:

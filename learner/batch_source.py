@@ -173,6 +173,8 @@ class BatchSource:
                         rng,
                         self._config.past_action_dropout,
                         self._config.image_shift,
+                        self._agent.config.return_bins if self._agent.config.returns != "off" else None,
+                        self._config.return_dropout,
                     )
                 )
                 origins += task_origins

@@ -21,6 +21,8 @@ class LearnerConfig:
         bin_smoothing: standard deviation, in bins, of the soft target around a continuous action's bin; 0 is Gato.
         label_smoothing: probability spread over the legal ids of a discrete action.
         past_action_dropout: probability that a window's past actions are hidden from the model.
+        return_dropout: probability that nothing is said of a window's return to come (with ``agent.returns``); the
+            model then acts as Gato.
         prompt_share: share of windows that carry a prompt: half of the context is timesteps of another window of the
             same task and source; for demonstrations in one case of two the last of an episode (Reed et al. 2022,
             section 2.2: 0.25). Tasks with a context of one step have none.
@@ -50,6 +52,7 @@ class LearnerConfig:
     bin_smoothing: float = 0.0
     label_smoothing: float = 0.0
     past_action_dropout: float = 0.0
+    return_dropout: float = 0.25
     prompt_share: float = 0.25
     image_shift: int = 0
     good_threshold: float = 0.8
@@ -64,7 +67,13 @@ class LearnerConfig:
         for name in ("windows_per_batch", "tokens_per_row", "steps", "learning_rate", "data_deadline", "epsilon"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"learner.{name} must be above 0, not {getattr(self, name)}")
-        for name in ("prompt_share", "past_action_dropout", "label_smoothing", "final_learning_rate_fraction"):
+        for name in (
+            "return_dropout",
+            "prompt_share",
+            "past_action_dropout",
+            "label_smoothing",
+            "final_learning_rate_fraction",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"learner.{name} must be in [0, 1], not {getattr(self, name)}")
         for name in ("bin_smoothing", "image_shift", "weight_decay", "prefetch_batches"):

@@ -10,7 +10,7 @@ import torch
 
 from agent.inputs import TaskInputs, action_elements, encode_texts
 from agent.task import TaskSpec
-from agent.tokenizer import TextTokenizer
+from agent.tokenizer import TextTokenizer, encode_return
 from replay.window import Window
 
 
@@ -50,6 +50,23 @@ def shift_image(frames: np.ndarray, pixels: int, rng: np.random.Generator) -> np
     return frames[:, rows][:, :, columns]
 
 
+def returns_to_come(window: Window, horizon: int) -> np.ndarray:
+    """Sum of the next ``horizon`` rewards of each step (0: of all to the episode's end), float32 [L].
+
+    NaN where it is not known: no rewards, a tail too short, or an end other than termination. A time limit is no end:
+    what would have come is unknown.
+    """
+    reward, length = window.reward.astype(np.float64), window.length
+    if not window.metadata.has_reward:
+        return np.full(length, np.nan, np.float32)
+    sums = np.concatenate(([0.0], np.cumsum(reward)))
+    step = np.arange(length)
+    last = step + horizon if horizon else np.full(length, len(reward) + 1)
+    ends = bool(window.terminated[-1])  # then no reward follows the window's last step
+    known = (last <= len(reward)) | ends
+    return np.where(known, sums[np.minimum(last, len(reward))] - sums[step], np.nan).astype(np.float32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Labels:
     """What is to be learned from n crops.
@@ -75,11 +92,14 @@ def collate(
     rng: np.random.Generator,
     past_action_dropout: float = 0.0,
     image_shift: int = 0,
+    return_bins: int | None = None,
+    return_dropout: float = 0.0,
 ) -> tuple[TaskInputs, Labels]:
-    """Crops of one task and their prompts, n in all, as preallocated tensors."""
+    """Crops of one task and their prompts, n in all, as preallocated tensors; with returns where there are bins."""
     window = [number for number, crop in enumerate(crops) for _ in range(2 if crop.prompt else 1)]
     prompt = [is_prompt for crop in crops for is_prompt in ([True, False] if crop.prompt else [False])]
     hidden = rng.random(len(crops)) < past_action_dropout
+    unsaid = rng.random(len(crops)) < return_dropout if return_bins else np.ones(len(crops), bool)
     crops = [each for crop in crops for each in ([crop.prompt, crop] if crop.prompt else [crop])]
     count, steps = len(crops), max(crop.length for crop in crops)
     arrays: dict[str, np.ndarray] = {}
@@ -108,6 +128,17 @@ def collate(
         torch.from_numpy(action),
         torch.from_numpy(hidden[window]),
         torch.tensor([crop.length for crop in crops]),
+        None if return_bins is None else _return_bins(task, crops, unsaid[window], steps, return_bins),
     )
     labels = Labels(torch.from_numpy(label), torch.from_numpy(mask), torch.tensor(window), torch.tensor(prompt))
     return inputs, labels
+
+
+def _return_bins(task: TaskSpec, crops: Sequence[Crop], unsaid: np.ndarray, steps: int, bins: int) -> torch.Tensor:
+    """Bins of the return to come, int64 [n, C]; -1 where it is not known or not to be said."""
+    result = torch.full((len(crops), steps), -1)
+    for row, crop, silent in zip(result, crops, unsaid):
+        values = torch.from_numpy(returns_to_come(crop.window, task.return_horizon)[crop.start : crop.stop])
+        known = ~values.isnan() & (not silent)
+        row[: crop.length][known] = encode_return(values[known], task, bins)
+    return result

@@ -74,7 +74,13 @@ class ItemStream:
         self._columns: dict[tuple[str, tuple[int, ...]], int] = {}
 
     def store(self, cells: Mapping[str, np.ndarray]) -> dict[str, Cell]:
-        """Store one cell for each column; arrays may be reused afterwards."""
+        """Store one cell for each column; arrays may be reused afterwards.
+
+        A window of a new length brings new columns, and waits until what was sent before is confirmed: Reverb's sending
+        thread walks over its columns without a lock, and a new one among them would crash the process.
+        """
+        if self._columns and any((name, array.shape) not in self._columns for name, array in cells.items()):
+            self.settle(0, self._deadline, required=True)
         places = {}
         for name, array in cells.items():
             key = (name, array.shape)

@@ -13,6 +13,8 @@ from learner.config import LearnerConfig
 def cross_entropy(logits: torch.Tensor, targets: Targets, config: LearnerConfig) -> torch.Tensor:
     """Loss in nats of each target, float32 [M], against its bin or, with smoothing, a soft target around it."""
     logits = logits.float()
+    if targets.kind == "return":
+        return functional.cross_entropy(logits, targets.id, reduction="none")
     if targets.kind == "discrete":
         return functional.cross_entropy(logits, targets.id, reduction="none", label_smoothing=config.label_smoothing)
     if config.bin_smoothing == 0:
@@ -56,7 +58,8 @@ def imitation(agent: Agent, batch: Batch, config: LearnerConfig) -> tuple[torch.
         nats = cross_entropy(agent.logits(hidden[targets.position], targets.legal), targets, config)
         loss = loss + (nats * weight).sum()
         window_loss.index_add_(0, targets.window, nats.detach())
-        record[f"loss/{targets.task}"] = nats.detach().mean()
+        if targets.kind != "return":
+            record[f"loss/{targets.task}"] = nats.detach().mean()
         by_kind.setdefault(targets.kind, []).append(nats.detach())
     record |= {f"loss/{kind}": torch.cat(nats).mean() for kind, nats in by_kind.items()}
     record["loss"] = loss.detach()

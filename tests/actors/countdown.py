@@ -102,3 +102,6 @@ class ConstantPolicy:
         assert observation["left"].shape == (self.num_slots, 1) and len(observation["instruction"]) == self.num_slots
         self.first_flags.append(is_first.copy())
         return self._action
+
+    def rewarded(self, reward: np.ndarray) -> None:
+        assert reward.shape == (self.num_slots,)

@@ -10,6 +10,7 @@ CONTROL = TaskSpec(
     "test/control",
     {"velocity": ArraySpec("continuous", (2,)), "position": ArraySpec("continuous", (3,))},
     ArraySpec("continuous", (2,), -1.0, 1.0),
+    return_range=(0.0, 1000.0),
     context_steps=3,
 )
 GRID = TaskSpec(
@@ -20,6 +21,7 @@ GRID = TaskSpec(
         "mission": ArraySpec("text", max_bytes=64),
     },
     ArraySpec("discrete", (), num_values=7),
+    return_range=(0.0, 1.0),
     context_steps=4,
 )
 PIXELS = TaskSpec(
@@ -27,6 +29,8 @@ PIXELS = TaskSpec(
     {"image": ArraySpec("image", (32, 48, 3))},
     ArraySpec("discrete", (), num_values=18),
     instruction="reach the top",
+    return_range=(-21.0, 21.0),
+    return_horizon=4,
     context_steps=2,
 )
 TASKS = (CONTROL, GRID, PIXELS)

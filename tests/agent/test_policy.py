@@ -1,6 +1,7 @@
 """What the policy computes while acting is what training computes for the same context."""
 
 import copy
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from agent.context import Prompt
 from agent.inputs import TaskInputs, action_elements, encode_texts
 from agent.policy import Policy
 from agent.task import ArraySpec, TaskSpec
+from agent.tokenizer import return_centres
 from agent.transformer import Transformer
 from agent.weights import flat_weights
 from tests.agent.tasks import CONTROL, MISSIONS, TASKS, random_observation, random_values
@@ -27,7 +29,9 @@ def small_agent(embedding: str = "fused", seed: int = 0, **settings: Any) -> Age
     return Agent(AgentConfig(width=32, layers=2, heads=2, observation_embedding=embedding, **settings), TASKS)
 
 
-def make_inputs(agent: Agent, task: TaskSpec, steps: Prompt, hide: bool) -> TaskInputs:
+def make_inputs(
+    agent: Agent, task: TaskSpec, steps: Prompt, hide: bool, returns: list[int] | None = None
+) -> TaskInputs:
     return TaskInputs(
         task,
         {key: torch.from_numpy(array)[None] for key, array in steps.observation.items()},
@@ -35,23 +39,39 @@ def make_inputs(agent: Agent, task: TaskSpec, steps: Prompt, hide: bool) -> Task
         torch.from_numpy(action_elements(steps.action, task))[None],
         torch.tensor([hide]),
         torch.tensor([steps.steps]),
+        None if returns is None else torch.tensor(returns)[None],
     )
 
 
-def full_forward(agent: Agent, task: TaskSpec, parts: list[Prompt], hide: bool) -> torch.Tensor:
-    """Logits [elements, legal] of the newest step, by one plain forward over prompt and context, as in training."""
-    tokens = []
+def full_forward(
+    agent: Agent, task: TaskSpec, parts: list[Prompt], hide: bool, returns: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of the newest step, by one plain forward over prompt and context, as in training: of its action
+    [elements, legal], and of its return to come [bins], where the model has one."""
+    tokens, timesteps, private = [], [], []
     for part in parts:
-        inputs = make_inputs(agent, task, part, hide)
-        valid = agent.valid_positions(inputs).flatten()
-        tokens.append(agent.embed(inputs).flatten(1, 2)[:, valid])
+        inputs = make_inputs(agent, task, part, hide, returns if part is parts[-1] else None)
+        valid = agent.valid_positions(inputs)
+        number = torch.arange(part.steps)[None, :, None].expand_as(valid) + 1000 * len(tokens)
+        is_return = torch.zeros_like(valid)
+        is_return[:, :, valid.shape[2] - agent.tail(task)] = agent.config.returns == "masked"
+        tokens.append(agent.embed(inputs).flatten(1, 2)[:, valid.flatten()])
+        timesteps.append(number.flatten()[valid.flatten()])
+        private.append(is_return.flatten()[valid.flatten()])
     pinned = torch.zeros(1, sum(each.shape[1] for each in tokens), dtype=torch.bool)
     pinned[:, : pinned.shape[1] - tokens[-1].shape[1]] = True
     with torch.no_grad():
-        layout = Layout(torch.arange(pinned.shape[1])[None], pinned=pinned)
+        masked = agent.config.returns == "masked"
+        layout = Layout(
+            torch.arange(pinned.shape[1])[None],
+            pinned=pinned,
+            private=torch.cat(private)[None] if masked else None,
+            timesteps=torch.cat(timesteps)[None] if masked else None,
+        )
         hidden = agent.eval().transformer(torch.cat(tokens, dim=1), layout)[0]
         elements = task.action_tokens
-        return agent.logits(hidden[-elements - 1 : -1], agent.vocabulary.legal_actions(task.action))
+        actions = agent.logits(hidden[-elements - 1 : -1], agent.vocabulary.legal_actions(task.action))
+        return actions, agent.logits(hidden[-agent.tail(task) - 1], agent.vocabulary.returns)
 
 
 def random_prompt(task: TaskSpec, steps: int, rng: np.random.Generator) -> Prompt:
@@ -76,6 +96,11 @@ SETTINGS = [
     ("reprefill", {"observation_embedding": "per_element"}),
     ("recompute", {"observation_embedding": "per_element"}),
     ("rolling", {"attention_window": 5}),
+    ("recompute", {"returns": "masked"}),
+    ("reprefill", {"returns": "masked"}),
+    ("reprefill", {"returns": "visible"}),
+    ("reprefill", {"returns": "masked", "observation_embedding": "per_element"}),
+    ("rolling", {"returns": "masked", "attention_window": 5}),
     ("rolling", {"attention_window": 5, "positions": "xl"}),
 ]
 
@@ -92,17 +117,21 @@ def test_acting_equals_one_forward_over_its_context(
         key: value for key, value in settings.items() if key != "observation_embedding"
     }
     agent, other = small_agent(**settings), flat_weights(small_agent(seed=9, **settings))
-    decoding = DecodingConfig(context=mode, past_actions="hidden" if hide else "shown")
+    asking = "none" if "returns" not in settings else "tilted" if hide else "target"
+    decoding = DecodingConfig(
+        context=mode, past_actions="hidden" if hide else "shown", returns=asking, return_target=0.9, kappa=3.0
+    )
     rng = np.random.default_rng(0)
     prompt = random_prompt(task, prompt_steps, rng) if prompt_steps else None
     policy = Policy(agent, task, SLOTS, decoding, seed=1, prompt=prompt)
     history: list[list[dict]] = [[] for _ in range(SLOTS)]
     actions: list[list[np.ndarray]] = [[] for _ in range(SLOTS)]
+    returns: list[list[int]] = [[] for _ in range(SLOTS)]
     texts, read = list(MISSIONS), [0] * SLOTS
     for step in range(5 * task.context_steps):
         is_first = np.array([step == 0, step in (0, 4), step in (0, 2, 3)])
         for slot in np.flatnonzero(is_first):
-            history[slot], actions[slot], read[slot] = [], [], 0
+            history[slot], actions[slot], returns[slot], read[slot] = [], [], [], 0
             texts[slot] = MISSIONS[(step + slot) % len(MISSIONS)]
         if step == 6:
             policy.load_weights(2, other)
@@ -112,11 +141,14 @@ def test_acting_equals_one_forward_over_its_context(
         for slot in range(SLOTS):
             history[slot].append({key: value[slot] for key, value in observation.items()})
             actions[slot].append(chosen.action[slot])
+            returns[slot].append(int(policy.context.inputs(None, 1).returns[slot, 0]))
+            assert (returns[slot][-1] == -1) == (asking == "none")
             limit = task.context_steps - prompt_steps
             read[slot] = newest = steps_read(mode, read[slot], limit, swapped=step == 6)
             observed = {key: np.stack([each[key] for each in history[slot][-newest:]]) for key in observation}
             context = Prompt(observed, {"mission": texts[slot]}, np.stack(actions[slot][-newest:]))
-            logits = full_forward(agent, task, [context] if prompt is None else [prompt, context], hide)
+            parts = [context] if prompt is None else [prompt, context]
+            logits, _ = full_forward(agent, task, parts, hide, returns[slot][-newest:])
             ids = torch.from_numpy(action_elements(chosen.action[slot], task))
             if task.action.kind == "continuous":
                 ids = ((ids + 1) * 512).long()
@@ -219,3 +251,53 @@ def test_a_prompt_that_leaves_no_room_is_refused() -> None:
     prompt = random_prompt(CONTROL, 3, np.random.default_rng(0))
     with pytest.raises(ValueError, match="leaves none of test/control's context of 3"):
         Policy(small_agent(), CONTROL, 1, prompt=prompt)
+
+
+def test_the_return_asked_for_is_the_target_minus_what_was_earned() -> None:
+    """Not off by one: the first step asks for the target, the step after a reward for the rest."""
+    policy = Policy(small_agent(returns="masked"), CONTROL, 2, DecodingConfig(returns="target", return_target=900.0))
+    rng, asked = np.random.default_rng(0), []
+    for step in range(5):
+        policy.act(random_observation(CONTROL, (2,), rng), np.array([step in (0, 3), step == 0]))
+        bins = policy.context.inputs(None, 1).returns[:, 0]
+        asked.append(return_centres(CONTROL, 128)[bins].tolist())
+        policy.rewarded(np.array([100.0, 300.0]))
+    expected = [(900, 900), (800, 600), (700, 300), (900, 0), (800, 0)]
+    for given, wanted in zip(asked, expected):
+        assert given == pytest.approx(wanted, abs=1000 / 128 / 2 + 1e-3)
+
+
+def test_a_tilted_return_is_the_prediction_times_an_exponential_of_it() -> None:
+    slots = 4000
+    agent = small_agent(returns="masked")
+    rng = np.random.default_rng(0)
+    one = random_observation(CONTROL, (1,), rng)
+    context = Prompt(one, {}, np.zeros((1, 2), np.float32))
+    _, scores = full_forward(agent, CONTROL, [context], False, [0])
+    for kappa in (0.0, 5.0):
+        policy = Policy(agent, CONTROL, slots, DecodingConfig(returns="tilted", kappa=kappa), seed=1)
+        policy.act({key: np.repeat(value, slots, 0) for key, value in one.items()}, np.ones(slots, bool))
+        drawn = torch.bincount(policy.context.inputs(None, 1).returns[:, 0], minlength=128) / slots
+        centres = (torch.arange(128) + 0.5) / 128
+        expected = scores.softmax(-1) * torch.exp(kappa * centres)
+        expected = expected / expected.sum()
+        assert (drawn - expected).abs().max() < 0.02
+        assert (drawn * centres).sum().item() == pytest.approx((expected * centres).sum().item(), abs=0.02)
+
+
+def test_the_next_return_cannot_be_read_off_the_last_one() -> None:
+    """With ``masked``, no later timestep is touched by a return; with ``visible`` it is."""
+    for kind, touched in (("masked", False), ("visible", True)):
+        steps = random_prompt(CONTROL, 3, np.random.default_rng(0))
+        # In deeper models a return is still felt through the actions that were chosen in its sight.
+        one_layer = Agent(AgentConfig(width=32, layers=1, heads=2, returns=kind), TASKS)
+        alone = [full_forward(one_layer, CONTROL, [steps], False, [first, 5, 7]) for first in (3, 90)]
+        assert all(torch.equal(*pair) is not touched for pair in zip(*alone))
+
+
+def test_asking_a_model_without_returns_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"agent\.returns"):
+        Policy(small_agent(), CONTROL, 1, DecodingConfig(returns="tilted"))
+    nameless = dataclasses.replace(CONTROL, return_range=None)
+    with pytest.raises(ValueError, match="return_range"):
+        Agent(AgentConfig(width=32, layers=1, heads=2, returns="masked"), [nameless])

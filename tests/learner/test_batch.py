@@ -1,13 +1,16 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from agent.agent import Agent
+from agent.attention import Layout
 from agent.config import AgentConfig
 from agent.tokenizer import encode_action
 from learner.batch import Batch, make_batch, packed_hidden
 from learner.config import LearnerConfig
-from learner.crop import Crop, collate, random_crop, shift_image
+from learner.crop import Crop, collate, random_crop, returns_to_come, shift_image
 from learner.objectives.imitation import imitation, weights_of
 from tests.agent.tasks import CONTROL, GRID, TASKS
 from tests.learner.windows import random_window
@@ -152,3 +155,77 @@ def test_crops_are_uniform_and_images_shift_as_a_whole() -> None:
     down, right = np.random.default_rng(5).integers(-2, 3, size=2)
     inner = shifted[:, 2:-2, 2:-2]
     assert np.array_equal(inner, frames[:, 2 - down : 6 - down, 2 - right : 7 - right])
+
+
+def test_returns_to_come_are_known_only_where_they_are() -> None:
+    window = random_window(CONTROL, 5, np.random.default_rng(0))
+    reward = np.array([1, 2, 4, 8, 16, 32, 64], np.float32)  # two steps beyond the window
+    ended = np.array([False] * 4 + [True])
+    cases = [
+        # rewards, terminated, truncated, has rewards, horizon -> expected
+        (reward, None, None, True, 3, [7, 14, 28, 56, 112]),
+        (reward[:6], None, None, True, 3, [7, 14, 28, 56, np.nan]),
+        (reward[:5], ended, None, True, 3, [7, 14, 28, 24, 16]),
+        (reward[:5], None, ended, True, 3, [7, 14, 28, np.nan, np.nan]),  # a time limit is no end
+        (reward[:5], ended, None, True, 0, [31, 30, 28, 24, 16]),
+        (reward[:5], None, ended, True, 0, [np.nan] * 5),
+        (reward[:5], None, None, True, 0, [np.nan] * 5),
+        (reward, None, None, False, 3, [np.nan] * 5),
+    ]
+    for rewards, terminated, truncated, has_reward, horizon, expected in cases:
+        changed = dataclasses.replace(
+            window,
+            reward=rewards,
+            terminated=window.terminated if terminated is None else terminated,
+            truncated=window.truncated if truncated is None else truncated,
+            metadata=dataclasses.replace(window.metadata, has_reward=has_reward),
+        )
+        np.testing.assert_array_equal(returns_to_come(changed, horizon), np.array(expected, np.float32))
+
+
+@pytest.mark.parametrize("kind", ["masked", "visible"])
+@pytest.mark.parametrize("embedding", ["fused", "per_element"])
+def test_returns_in_packed_rows_are_those_of_one_forward(kind: str, embedding: str) -> None:
+    """Actions and returns are predicted in a packed row as in a row of their own, returns said or not."""
+    torch.manual_seed(0)
+    agent = Agent(AgentConfig(width=32, layers=2, heads=2, observation_embedding=embedding, returns=kind), TASKS).eval()
+    rng, length = np.random.default_rng(1), 240 if embedding == "fused" else 500
+    for task in TASKS:
+        windows = []
+        for _ in range(4):
+            window = random_window(task, 4, rng)
+            window.terminated[-1] = True
+            reward = rng.uniform(*task.return_range, 4).astype(np.float32) / 4
+            windows.append(dataclasses.replace(window, reward=reward))
+        crops = [Crop(windows[0], 0, 2, prompt=Crop(windows[1], 2, 4)), Crop(windows[2], 1, 4), Crop(windows[3], 0, 1)]
+        inputs, labels = collate(task, crops, agent.text, rng, return_bins=128)
+        inputs.returns[1, 1] = -1  # one of which nothing is said
+        batch = make_batch(agent, [(inputs, labels)], length)
+        assert (batch.layout.private is not None) == (kind == "masked")
+        hidden = packed_hidden(agent, batch)
+        actions, returns = batch.targets
+        assert returns.kind == "return" and len(returns.id) == 2 + 1 + 3 + 1
+        assert torch.equal(returns.id, inputs.returns[inputs.returns >= 0])
+
+        valid = agent.valid_positions(inputs)
+        tokens = agent.embed(inputs)
+        is_return = torch.zeros_like(valid)
+        is_return[:, :, valid.shape[2] - agent.tail(task)] = True
+        number = torch.arange(valid[..., 0].numel()).reshape(valid.shape[:2])[..., None].expand_as(valid)
+        for row, parts in enumerate(([0, 1], [2], [3])):
+            chosen = [valid[part] for part in parts]
+            x = torch.cat([tokens[part][mask] for part, mask in zip(parts, chosen)])[None]
+            of = {
+                name: torch.cat([values[part][mask] for part, mask in zip(parts, chosen)])[None]
+                for name, values in (("private", is_return), ("timesteps", number))
+            }
+            own = torch.arange(x.shape[1])[None]
+            layout = Layout(own, **of) if kind == "masked" else Layout(own)
+            alone = agent.transformer(x, layout)[0]
+            places = torch.nonzero(of["private"][0])[:, 0]
+            said = torch.cat([inputs.returns[part] for part in parts])
+            said = said[torch.cat([torch.arange(inputs.steps) < inputs.lengths[part] for part in parts])]
+            expected = alone[places[said >= 0] - 1]
+            torch.testing.assert_close(hidden[returns.position[returns.window == row]], expected, atol=1e-5, rtol=1e-4)
+            behind = alone[(places[:, None] + 1 + torch.arange(task.action_tokens)).flatten()]
+            torch.testing.assert_close(hidden[actions.position[actions.window == row]], behind, atol=1e-5, rtol=1e-4)

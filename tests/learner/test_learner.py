@@ -1,5 +1,8 @@
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +24,12 @@ SETTINGS = {"windows_per_batch": 8, "tokens_per_row": 160, "steps": 40, "warmup_
 
 
 def make_learner(
-    tasks: tuple[TaskSpec, ...] = TASKS, good: int = 2, online_share: float = 0.25, width: int = 32, **changes: object
+    tasks: tuple[TaskSpec, ...] = TASKS,
+    good: int = 2,
+    online_share: float = 0.25,
+    width: int = 32,
+    agent: Mapping[str, Any] = MappingProxyType({}),
+    **changes: object,
 ) -> Learner:
     rng = np.random.default_rng(0)
     sources = {
@@ -37,8 +45,8 @@ def make_learner(
         for task in tasks
     }
     torch.manual_seed(0)
-    agent = Agent(AgentConfig(width=width, layers=1, heads=2), tasks)
-    return Learner(agent, sources, LearnerConfig(**(SETTINGS | changes)), seed=1)
+    made = Agent(AgentConfig(width=width, layers=1, heads=2, **agent), tasks)
+    return Learner(made, sources, LearnerConfig(**(SETTINGS | changes)), seed=1)
 
 
 def test_shares_are_exact_and_online_windows_are_counted() -> None:
@@ -156,15 +164,21 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: 
     assert latest_checkpoint(tmp_path) == first and not list(tmp_path.glob("tmp-*"))
 
 
-def test_one_batch_overfits_for_every_kind_of_target() -> None:
-    learner = make_learner(online_share=0.0, steps=400, learning_rate=3e-3, width=64, weight_decay=0.0)
+@pytest.mark.parametrize("embedding", ["fused", "per_element"])
+def test_one_batch_overfits_for_every_kind_of_target(embedding: str) -> None:
+    """To under 0.01 nats a target, actions of both kinds and returns."""
+    learner = make_learner(
+        online_share=0.0, steps=400, learning_rate=3e-3, width=64, weight_decay=0.0, prompt_share=0.0,
+        tokens_per_row=500, return_dropout=0.0, agent={"observation_embedding": embedding, "returns": "masked"},
+    )  # fmt: skip
     one = learner.batches.make()
     learner.batches.get = lambda: one  # type: ignore[method-assign]
-    for _ in range(300):
+    for _ in range(400):
         learner.step()
         if learner.step_count % 100 == 0:
             metrics = learner.metrics()
-    assert metrics["loss/discrete"] < 0.01 and metrics["loss/continuous"] < 0.01
+    for kind in ("discrete", "continuous", "return"):
+        assert metrics[f"loss/{kind}"] < 0.01, kind
 
 
 def test_divergence_is_named() -> None:

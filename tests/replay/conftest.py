@@ -13,7 +13,19 @@ from agent.task import ArraySpec, TaskSpec
 from replay.config import ReplayConfig
 from replay.server import ServerHandle, start_replay_server
 
-NAMES = ("steps", "whole", "horizon", "coverage", "good", "keep", "errors", "demonstrations", "loader", "given_up")
+NAMES = (
+    "steps",
+    "whole",
+    "horizon",
+    "coverage",
+    "good",
+    "keep",
+    "errors",
+    "demonstrations",
+    "loader",
+    "given_up",
+    "lengths",
+)
 
 
 def make_task(name: str, **changes: Any) -> TaskSpec:
