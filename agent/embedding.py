@@ -13,11 +13,11 @@ from torch import nn
 from torch.nn import functional
 
 from agent.config import AgentConfig
-from agent.inputs import INSTRUCTION, TaskInputs
+from agent.inputs import INSTRUCTION, MAX_TEXT_TOKENS, TaskInputs
 from agent.task import ArraySpec, TaskSpec
 from agent.tokenizer import Vocabulary, compand, encode_observation
 
-MAX_LOCAL_POSITIONS = 512
+MAX_LOCAL_POSITIONS = MAX_TEXT_TOKENS
 PATCH = 16
 POSITION_INTERVALS = 128
 
@@ -31,6 +31,13 @@ def text_keys(task: TaskSpec) -> list[str]:
 def pixels(image: torch.Tensor) -> torch.Tensor:
     """uint8 [..., height, width, channels] to float32 [..., channels, height, width] in [-1, 1]."""
     return image.movedim(-1, -3).float().div(127.5).sub(1.0)
+
+
+def check_channels(task: TaskSpec) -> None:
+    """Raise ValueError where an image is neither grey nor RGB."""
+    for key, spec in task.observation.items():
+        if spec.kind == "image" and spec.shape[-1] not in (1, 3):
+            raise ValueError(f"{task.name}: image {key!r} has {spec.shape[-1]} channels; 1 or 3 can be read")
 
 
 class Film(nn.Module):
@@ -169,16 +176,14 @@ class FusedEmbedding(nn.Module):
                 f"{task.name}: {elements} numbers in one observation, the fused embedding reads {MAX_LOCAL_POSITIONS}; "
                 "give them as an image or a grid of at most 8 channels"
             )
-        for key, spec in task.observation.items():
-            if spec.kind == "image" and spec.shape[-1] not in (1, 3):
-                raise ValueError(f"{task.name}: image {key!r} has {spec.shape[-1]} channels; 1 or 3 can be read")
+        check_channels(task)
 
     def pooled_text(self, inputs: TaskInputs, tokens: nn.Embedding) -> torch.Tensor:
         """Mean over the texts' tokens, [n, d]; zeros where a task has no text."""
         keys = text_keys(inputs.task)
         if not keys:
             return torch.zeros(inputs.count, self.width, device=inputs.action.device)
-        ids = torch.cat([inputs.texts[key] for key in keys], dim=1)[:, :MAX_LOCAL_POSITIONS]
+        ids = torch.cat([inputs.texts[key] for key in keys], dim=1)
         present = (ids >= 0)[..., None].to(tokens.weight.dtype)
         place = torch.arange(ids.shape[1], device=ids.device)
         # Position gates the token, so that the pooled text keeps the order of words.
@@ -280,6 +285,7 @@ class PerElementEmbedding(nn.Module):
 
     def check(self, task: TaskSpec) -> None:
         """Raise ValueError where a task cannot be read."""
+        check_channels(task)
         if self.positions(task) > MAX_LOCAL_POSITIONS:
             raise ValueError(
                 f"{task.name}: {self.positions(task)} positions in one observation, at most {MAX_LOCAL_POSITIONS} have "

@@ -78,16 +78,31 @@ INSTRUCTION = "instruction"
 """Key under which a task's fixed instruction is read, beside the text observations."""
 
 
+MAX_TEXT_TOKENS = 512
+"""Longest texts of one observation: as many tokens as have a local position."""
+
+
 def encode_texts(task: TaskSpec, texts: Sequence[dict[str, str]], tokenizer: TextTokenizer) -> dict[str, torch.Tensor]:
-    """Token ids of n crops' texts: by key, int64 [n, longest], -1 behind the end."""
+    """Token ids of n crops' texts: by key, int64 [n, longest], -1 behind the end. An empty text is one token.
+
+    Raises:
+        ValueError: the texts of one observation have more than `MAX_TEXT_TOKENS` tokens; nothing is cut silently.
+    """
     keys = [key for key, spec in task.observation.items() if spec.kind == "text"]
     columns = {key: [text[key] for text in texts] for key in keys}
     if task.instruction is not None:
         columns[INSTRUCTION] = [task.instruction] * len(texts)
-    encoded = {}
+    encoded, total = {}, 0
     for key, values in columns.items():
         ids = [tokenizer.encode(value) or [0] for value in values]
-        padded = np.full((len(ids), max(map(len, ids))), -1, np.int64)
+        longest = max(map(len, ids))
+        total += longest
+        if total > MAX_TEXT_TOKENS:
+            raise ValueError(
+                f"{task.name}: with {key!r} of {longest} tokens the texts have {total}, at most {MAX_TEXT_TOKENS} are "
+                f"read; shorten it (it begins {max(values, key=len)[:40]!r})"
+            )
+        padded = np.full((len(ids), longest), -1, np.int64)
         for row, pieces in zip(padded, ids):
             row[: len(pieces)] = pieces
         encoded[key] = torch.from_numpy(padded)

@@ -113,6 +113,8 @@ class TaskSpec:
             raise ValueError(f"a task name has the form domain/name, not {self.name!r}")
         if not self.observation:
             raise ValueError(f"{self.name}: the observation has no arrays")
+        if self.instruction == "":
+            raise ValueError(f"{self.name}: the instruction is empty; leave it out")
         if self.action.kind not in ("discrete", "continuous"):
             raise ValueError(f"{self.name}: an action is discrete or continuous, not {self.action.kind}")
         if self.action.kind == "continuous" and (self.action.low, self.action.high) != (-1.0, 1.0):

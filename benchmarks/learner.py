@@ -1,16 +1,18 @@
 """Learner speed: its own update against a plain PyTorch decoder of the same shape, and against the machine.
 
-    python -m benchmarks.learner [--threads 1] [--rounds 10] [--out FILE]
+    python -m benchmarks.learner [--model gato-79m --updates 1] [--stock] [--threads 1] [--rounds 10] [--out FILE]
 
-Both models, of about 5 million parameters, take turns in one process with rows of 1,024 tokens, so that a noisy machine
-disturbs both alike; figures are medians over the turns, CPU seconds beside wall seconds. The learner's time is all of
-`Learner.step`: waiting for windows, cropping, packing, forward, backward, clipping, AdamW. The plain decoder is given
-its tokens.
+The models, of about 5 million parameters or of a preset's shape, take turns in one process with rows of 1,024 tokens,
+so that a noisy machine disturbs all alike; figures are medians over the turns, CPU seconds beside wall seconds. The
+learner's time is all of `Learner.step`: waiting for windows, cropping, packing, forward, backward, clipping, AdamW. The
+plain decoder is given its tokens, and so is, with ``--stock``, GPT-2 of the package `transformers` (extra ``bench``),
+which computes scores of its whole vocabulary at every position.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import statistics
 import time
@@ -27,6 +29,7 @@ from agent.task import ArraySpec, TaskSpec
 from benchmarks.matmul_rate import DecoderShape, MatmulRate
 from benchmarks.plain_decoder import PlainDecoder, PlainUpdate
 from benchmarks.report import write_report
+from distributed.compose import compose
 from learner.batch_source import TaskSources
 from learner.config import LearnerConfig
 from learner.learner import Learner
@@ -38,7 +41,8 @@ TOKENS_PER_STEP = OBSERVATION_ELEMENTS + 2
 """The separator and the one element of the action beside the observation."""
 STEPS = TOKENS_PER_ROW // TOKENS_PER_STEP
 UPDATES_IN_TURN = 8
-"""More than `LearnerConfig.prefetch_batches`, so that what is prepared in the other's turn is not all that is used."""
+"""By default. More than `LearnerConfig.prefetch_batches`, so that what is prepared in the other's turn is not all that
+is used."""
 
 
 def benchmark_task(context_steps: int) -> TaskSpec:
@@ -87,15 +91,46 @@ def _random_window(task: TaskSpec, generator: np.random.Generator, index: int) -
     )
 
 
-def measure(rounds: int, rows: int, context_steps: int, agent_config: AgentConfig) -> dict[str, Any]:
-    """Turns of 8 updates of each, and a sample of the matrix products after both; medians of all."""
+class StockUpdate:
+    """Updates of a GPT-2 of the same shape on random tokens, as its documentation trains it."""
+
+    def __init__(self, config: AgentConfig, rows: int) -> None:
+        from transformers import GPT2Config, GPT2LMHeadModel
+
+        self._vocabulary, self._rows = config.text_ids + config.continuous_bins, rows
+        self._model = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=self._vocabulary,
+                n_positions=TOKENS_PER_ROW,
+                n_embd=config.width,
+                n_layer=config.layers,
+                n_head=config.heads,
+            )
+        )
+        self._optimiser = torch.optim.AdamW(self._model.parameters(), lr=1e-4, weight_decay=0.1)
+
+    def step(self) -> float:
+        """The loss of one update."""
+        tokens = torch.randint(self._vocabulary, (self._rows, TOKENS_PER_ROW))
+        loss: torch.Tensor = self._model(tokens, labels=tokens).loss
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        self._optimiser.step()
+        return loss.item()
+
+
+def measure(
+    rounds: int, rows: int, context_steps: int, agent_config: AgentConfig, updates: int, stock: bool
+) -> dict[str, Any]:
+    """Turns of ``updates`` of each, and a sample of the matrix products after all; medians."""
     task = benchmark_task(context_steps)
     agent = Agent(agent_config, [task])
     windows = rows * STEPS // context_steps
     learner = Learner(
         agent,
         {task.name: TaskSources(task, 1.0, 0.0, {"demonstrations": PreparedWindows(task)})},
-        LearnerConfig(windows_per_batch=windows, tokens_per_row=TOKENS_PER_ROW, steps=10_000),
+        LearnerConfig(windows_per_batch=windows, tokens_per_row=TOKENS_PER_ROW, steps=10_000, prompt_share=0.0),
         seed=0,
     )
     shape = DecoderShape(
@@ -122,11 +157,14 @@ def measure(rounds: int, rows: int, context_steps: int, agent_config: AgentConfi
         STEPS,
     )
     products = MatmulRate(shape)
-    learner_turns, plain_turns = [], []
+    gpt2 = StockUpdate(agent_config, rows) if stock else None
+    learner_turns, plain_turns, stock_turns = [], [], []
     for turn in range(-1, rounds):  # the first turn is warm-up
         if turn == 0:
             learner.metrics()  # forget what was counted in the warm-up
-        turns = [_turn(learner.step), _turn(plain.step)]
+        turns = [_turn(learner.step, updates), _turn(plain.step, updates)]
+        if gpt2 is not None:
+            stock_turns.append(_turn(gpt2.step, updates))
         products.measure()
         if turn >= 0:
             learner_turns.append(turns[0])
@@ -134,6 +172,7 @@ def measure(rounds: int, rows: int, context_steps: int, agent_config: AgentConfi
     metrics = learner.metrics()
     learner.close()
     (own, own_cpu), (other, other_cpu) = _medians(learner_turns), _medians(plain_turns)
+    gpt2_seconds, _ = _medians(stock_turns[1:]) if gpt2 is not None else (None, None)
     flops = shape.update_flops(agent.parameter_count(embeddings=False), context_steps * TOKENS_PER_STEP)
     plain_parameters = sum(parameter.numel() for parameter in plain.model.parameters())
     return {
@@ -150,6 +189,8 @@ def measure(rounds: int, rows: int, context_steps: int, agent_config: AgentConfi
         "learner_seconds_per_step": own,
         "plain_seconds_per_step": other,
         "step_rate_over_plain": other / own,
+        "stock_seconds_per_step": gpt2_seconds,
+        "step_rate_over_stock": None if gpt2_seconds is None else gpt2_seconds / own,
         "learner_cpu_seconds_per_step": own_cpu,
         "plain_cpu_seconds_per_step": other_cpu,
         "plain_over_learner_cpu_seconds": other_cpu / own_cpu,
@@ -162,12 +203,12 @@ def measure(rounds: int, rows: int, context_steps: int, agent_config: AgentConfi
     }
 
 
-def _turn(step: Callable[[], object]) -> tuple[float, float]:
+def _turn(step: Callable[[], object], updates: int) -> tuple[float, float]:
     """Wall seconds and CPU seconds (of all threads) of one update."""
     wall, processor = time.perf_counter(), time.process_time()
-    for _ in range(UPDATES_IN_TURN):
+    for _ in range(updates):
         step()
-    return (time.perf_counter() - wall) / UPDATES_IN_TURN, (time.process_time() - processor) / UPDATES_IN_TURN
+    return (time.perf_counter() - wall) / updates, (time.process_time() - processor) / updates
 
 
 def _medians(turns: list[tuple[float, float]]) -> tuple[float, float]:
@@ -178,7 +219,10 @@ def main() -> None:
     """Measure and print JSON."""
     parser = argparse.ArgumentParser(description="Learner speed against a plain PyTorch decoder of the same shape")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="of torch, for both")
-    parser.add_argument("--rounds", type=int, default=10, help="turns of 8 updates of each")
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each")
+    parser.add_argument("--updates", type=int, default=UPDATES_IN_TURN, help="in one turn")
+    parser.add_argument("--model", help="take the shape of this preset")
+    parser.add_argument("--stock", action="store_true", help="GPT-2 takes turns too")
     parser.add_argument("--rows", type=int, default=1, help="rows of 1,024 tokens in a batch")
     parser.add_argument("--context-steps", type=int, default=STEPS, help="below 64 a row holds several crops")
     parser.add_argument("--width", type=int, default=256)
@@ -191,8 +235,11 @@ def main() -> None:
     config = AgentConfig(
         width=options.width, layers=options.layers, heads=options.heads, observation_embedding="per_element"
     )
-    figures = measure(options.rounds, options.rows, options.context_steps, config)
-    write_report("learner", {"threads": options.threads, **figures}, options.out)
+    if options.model:
+        preset = compose([f"model={options.model}", "actors=[cartpole_swingup]"]).agent
+        config = dataclasses.replace(preset, observation_embedding="per_element", stochastic_depth=0.0)
+    figures = measure(options.rounds, options.rows, options.context_steps, config, options.updates, options.stock)
+    write_report("learner", {"model": options.model, "threads": options.threads, **figures}, options.out)
 
 
 if __name__ == "__main__":

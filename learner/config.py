@@ -34,6 +34,8 @@ class LearnerConfig:
         autocast: bf16 autocast; ``auto`` is on for CUDA only (a CPU without native support is hundreds of times
             slower).
         compile: torch.compile the transformer.
+        activation_checkpointing: keep each block's input only and compute the rest again backward: less memory, about a
+            third more work.
     """
 
     windows_per_batch: int = 64
@@ -61,6 +63,7 @@ class LearnerConfig:
     device: str = "auto"
     autocast: str = "auto"
     compile: bool = False
+    activation_checkpointing: bool = False
 
     def validate(self) -> None:
         """Raise ValueError, naming the key, where a value is out of range."""

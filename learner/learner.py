@@ -57,6 +57,9 @@ class Learner:
         self._batches: BatchSource | None = None
         self._autocast = config.autocast == "on" or (config.autocast == "auto" and self.device.type == "cuda")
         self._objective = imitation
+        if agent.config.attention == "flexible" and self.device.type != "cuda":
+            raise ValueError("agent.attention=flexible has no gradients on a CPU; use agent.attention=fused")
+        agent.transformer.recompute = config.activation_checkpointing
         if config.compile:
             agent.transformer.compile(dynamic=True)
         self._forget()

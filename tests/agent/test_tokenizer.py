@@ -1,12 +1,17 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.agent import Agent
 from agent.config import AgentConfig
-from agent.task import ArraySpec
+from agent.inputs import TaskInputs, encode_texts
+from agent.task import ArraySpec, TaskSpec
 from agent.tokenizer import TextTokenizer, Vocabulary, bin_centres, compand, encode_action, encode_observation, to_bins
+from tests.agent.tasks import GRID, PIXELS
 
 
 @pytest.mark.parametrize(
@@ -70,3 +75,34 @@ def test_any_text_is_within_the_id_range(text: str) -> None:
 def test_text_comes_back() -> None:
     tokenizer = TextTokenizer.default()
     assert tokenizer.decode(tokenizer.encode("go to the grey box, Grüße 世界")) == "go to the grey box, Grüße 世界"
+
+
+def test_texts_too_long_to_be_read_are_refused_and_empty_ones_are_one_token() -> None:
+    tokenizer = TextTokenizer.default()
+    assert encode_texts(GRID, [{"mission": ""}], tokenizer)["mission"].shape == (1, 1)
+    with pytest.raises(ValueError, match=r"test/grid: with 'mission' of \d+ tokens.*at most 512.*begins 'go to go to"):
+        encode_texts(GRID, [{"mission": "go to " * 170_000}], tokenizer)  # a megabyte
+    with pytest.raises(ValueError, match="instruction is empty"):
+        dataclasses.replace(PIXELS, instruction="")
+
+
+@pytest.mark.parametrize("embedding", ["fused", "per_element"])
+def test_images_of_odd_size_are_padded_and_odd_channels_refused(embedding: str) -> None:
+    config = AgentConfig(width=32, layers=1, heads=2, observation_embedding=embedding)
+    action = ArraySpec("discrete", (), num_values=3)
+    task = TaskSpec("test/odd", {"image": ArraySpec("image", (37, 51, 1))}, action)
+    agent = Agent(config, [task]).eval()
+    image = torch.randint(0, 256, (2, 1, 37, 51, 1), dtype=torch.uint8)
+    zeros = torch.zeros(2, 1, 1, dtype=torch.int64)
+    inputs = TaskInputs(task, {"image": image}, {}, zeros, zeros[:, 0, 0].bool(), torch.ones(2, dtype=torch.int64))
+    assert agent.observation(inputs, agent.tokens).shape[2] == (2 if embedding == "fused" else 3 * 4)
+    for shape in ((37, 51, 4), (37, 51, 2)):
+        with pytest.raises(ValueError, match="channels; 1 or 3 can be read"):
+            Agent(config, [TaskSpec("test/odd", {"image": ArraySpec("image", shape)}, action)])
+
+
+def test_more_observation_tokens_than_positions_are_refused() -> None:
+    task = TaskSpec("test/wide", {"x": ArraySpec("continuous", (600,))}, ArraySpec("discrete", (), num_values=3))
+    for embedding, fix in (("fused", "as an image or a grid"), ("per_element", "observation_embedding=fused")):
+        with pytest.raises(ValueError, match=fix):
+            Agent(AgentConfig(width=32, layers=1, heads=2, observation_embedding=embedding), [task])

@@ -181,6 +181,22 @@ def test_one_batch_overfits_for_every_kind_of_target(embedding: str) -> None:
         assert metrics[f"loss/{kind}"] < 0.01, kind
 
 
+def test_activation_checkpointing_changes_no_gradient() -> None:
+    gradients = []
+    for kept in (False, True):
+        learner = make_learner(activation_checkpointing=kept)
+        learner.step()
+        gradients.append({name: parameter.grad for name, parameter in learner.agent.named_parameters()})
+    for name, gradient in gradients[0].items():
+        if gradient is not None:
+            torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_a_backend_without_gradients_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"agent\.attention=fused"):
+        make_learner(agent={"attention": "flexible"}, device="cpu")
+
+
 def test_divergence_is_named() -> None:
     learner = make_learner(tasks=(CONTROL,))
     with torch.no_grad():
