@@ -70,32 +70,29 @@ class ItemStream:
         options = self._reverb.ConstantChunkerOptions(1, keep_alive)
         # Validating items would fetch signatures without a deadline; the writer checks shapes and dtypes itself.
         self._writer = self._client.NewTrajectoryWriter(options, False)
-        # The shape of a Reverb column is fixed, so each (column, shape) of a window is a column of its own.
-        self._columns: dict[tuple[str, tuple[int, ...]], int] = {}
+        self._columns: dict[str, int] = {}
+        self._sending = False
 
     def store(self, cells: Mapping[str, np.ndarray]) -> dict[str, Cell]:
         """Store one cell for each column; arrays may be reused afterwards.
 
-        A window of a new length brings new columns, and waits until what was sent before is confirmed: Reverb's sending
-        thread walks over its columns without a lock, and a new one among them would crash the process.
+        The first item fixes which columns there are: Reverb's sending thread walks over them without a lock, and one
+        more among them would crash the process. A column's shape is fixed by its first cell.
         """
-        if self._columns and any((name, array.shape) not in self._columns for name, array in cells.items()):
-            self.settle(0, self._deadline, required=True)
-        places = {}
-        for name, array in cells.items():
-            key = (name, array.shape)
-            place = self._columns.get(key)
-            if place is None:
-                place = self._columns[key] = len(self._columns)
-            places[name] = place
+        for name in cells:
+            if name not in self._columns:
+                if self._sending:
+                    raise ValueError(f"{', '.join(self._tables)}: column {name!r} is new after the first item")
+                self._columns[name] = len(self._columns)
         row: list[np.ndarray | None] = [None] * len(self._columns)
-        for name, place in places.items():
-            row[place] = cells[name]
+        for name, array in cells.items():
+            row[self._columns[name]] = array
         references = self._writer.Append(row)
-        return {name: references[place] for name, place in places.items()}
+        return {name: references[self._columns[name]] for name in cells}
 
     def add(self, table: str, cells: Mapping[str, Cell]) -> None:
         """Make an item of stored cells, columns in sorted order; waits while too many items are unconfirmed."""
+        self._sending = True
         columns = [[cells[name]] for name in sorted(cells)]
         self._writer.CreateItem(table, 1.0, columns, [True] * len(columns))
         self.settle(self._pending_windows, self._deadline, required=True)

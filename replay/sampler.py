@@ -15,7 +15,7 @@ from replay.config import ReplayConfig
 from replay.native_thread import NativeThread
 from replay.table_info import ReplayMonitor, TableInfo
 from replay.tables import column_names, table_for
-from replay.window import OBSERVATION_PREFIX, Window, WindowMetadata
+from replay.window import OBSERVATION_PREFIX, Window, WindowMetadata, column_length
 
 
 class SamplerError(RuntimeError):
@@ -108,9 +108,10 @@ class WindowSampler:
 
     def _decode(self, item: list[Any]) -> Window:
         """Reverb's flat item, five numbers about the item and then the columns in sorted order, as a `Window`."""
-        arrays = item[len(item) - len(self._columns) :]
-        columns: dict[str, np.ndarray] = dict(zip(self._columns, arrays))
+        columns: dict[str, np.ndarray] = dict(zip(self._columns, item[len(item) - len(self._columns) :]))
         metadata = WindowMetadata.decode(columns.pop("metadata"))
+        for name, array in columns.items():
+            columns[name] = array[: column_length(name, metadata.steps, metadata.tail_steps)]
         observation = {
             name.removeprefix(OBSERVATION_PREFIX): columns.pop(name)
             for name in self._columns

@@ -15,7 +15,7 @@ import numpy as np
 
 from agent.task import TaskSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +29,7 @@ class WindowMetadata:
         actor_id, incarnation, episode_index: who made it; the index counts episodes of that incarnation.
         environment_seed: seed of the episode's reset.
         start_step: absolute step in the episode of the window's first step.
+        steps: steps L of the window; replay holds columns of one length for all windows, and zeros fill the rest.
         texts: value of each text observation (UTF-8), constant within an episode.
         expert: name of the expert, for demonstrations.
         has_reward: False where the source knows no rewards.
@@ -50,6 +51,7 @@ class WindowMetadata:
     episode_index: int = 0
     environment_seed: int = 0
     start_step: int = 0
+    steps: int = 0
     texts: dict[str, str] = dataclasses.field(default_factory=dict)
     expert: str | None = None
     has_reward: bool = True
@@ -151,6 +153,11 @@ def window_signature(task: TaskSpec) -> dict[str, tuple[np.dtype, tuple[int, ...
     return columns
 
 
+def column_length(name: str, steps: int, tail: int) -> int:
+    """Rows that a column of `window_signature` has in a window of ``steps`` steps and ``tail`` more rewards."""
+    return steps + (name.startswith(OBSERVATION_PREFIX)) + (tail if name == "reward" else 0)
+
+
 def check_window(window: Window, task: TaskSpec) -> None:
     """Raise ValueError, naming the column and the step, where a window does not fit its task's signature."""
     where = f"{task.name}, episode {window.metadata.episode_id}"
@@ -161,10 +168,9 @@ def check_window(window: Window, task: TaskSpec) -> None:
             continue
         if name.startswith(OBSERVATION_PREFIX):
             array = window.observation.get(name.removeprefix(OBSERVATION_PREFIX))
-            expected = length + 1
         else:
             array = getattr(window, name)
-            expected = length + window.metadata.tail_steps if name == "reward" else length
+        expected = column_length(name, length, window.metadata.tail_steps)
         if array is None:
             raise ValueError(f"{where}: column {name} is missing")
         if array.dtype != dtype or array.shape != (expected, *shape):

@@ -17,7 +17,7 @@ from replay.item_stream import Cell, ItemStream
 from replay.step_buffer import StepBuffer
 from replay.tables import metadata_bytes, table_for
 from replay.whole_episode import episode_columns
-from replay.window import OBSERVATION_PREFIX, WindowMetadata
+from replay.window import OBSERVATION_PREFIX, WindowMetadata, column_length
 
 
 @dataclasses.dataclass
@@ -283,9 +283,18 @@ class EpisodeWriter:
 
     def _close(self, start: int, stop: int, rows: Callable[[int, int], dict[str, np.ndarray]]) -> None:
         """Store the steps of a window; its items are made later, when its tail is known."""
-        self._waiting.append(_StoredWindow(start, stop, self._stream.store(rows(start, stop))))
+        columns = {name: self._filled(name, values) for name, values in rows(start, stop).items()}
+        self._waiting.append(_StoredWindow(start, stop, self._stream.store(columns)))
         if self._good_stream is not None:
-            self._kept.append(_StoredWindow(start, stop, self._good_stream.store(rows(start, stop))))
+            self._kept.append(_StoredWindow(start, stop, self._good_stream.store(columns)))
+
+    def _filled(self, name: str, values: np.ndarray) -> np.ndarray:
+        """A column with zeros behind it, as long as those of the longest window: Reverb's columns have one shape."""
+        filled = np.zeros(
+            (column_length(name, self._config.window_length, self.task.return_horizon), *values.shape[1:]), values.dtype
+        )
+        filled[: len(values)] = values
+        return filled
 
     def _complete(
         self, stream: ItemStream, window: _StoredWindow, rewards: Any, success: bool | None, whole: float | None
@@ -294,8 +303,8 @@ class EpisodeWriter:
         ``whole`` is their sum where the episode is over."""
         tail = min(window.stop + self.task.return_horizon, len(rewards)) - window.stop
         reward = np.asarray(rewards[window.start : window.stop + tail], np.float32)
-        metadata = self._metadata(window.start, tail, whole, success)
-        return {**window.cells, **stream.store({"reward": reward, "metadata": metadata})}
+        metadata = self._metadata(window, tail, whole, success)
+        return {**window.cells, **stream.store({"reward": self._filled("reward", reward), "metadata": metadata})}
 
     def _emit(
         self, window: _StoredWindow, rewards: Any, success: bool | None = None, whole: float | None = None
@@ -333,12 +342,13 @@ class EpisodeWriter:
         self.episodes_written += 1
         self.steps_written += len(rewards)
 
-    def _metadata(self, start: int, tail: int, whole: float | None, success: bool | None) -> np.ndarray:
+    def _metadata(self, window: _StoredWindow, tail: int, whole: float | None, success: bool | None) -> np.ndarray:
         """Uint8 [metadata bytes]: the JSON, padded with spaces, which JSON ignores."""
         data = WindowMetadata(
             task=self.task.name,
             source=self._source,
-            start_step=start,
+            start_step=window.start,
+            steps=window.stop - window.start,
             episode_return=whole,
             success=success,
             tail_steps=tail,

@@ -17,6 +17,7 @@ from replay.server import ReplayServerError, ServerHandle, start_replay_server
 from replay.table_info import ReplayUnavailable, poll
 from replay.tables import SOURCES, estimate_memory, expected_windows, table_configs, table_for
 from replay.writer import EpisodeWriter
+from tests.replay.conftest import NAMES
 
 CONFIG = ReplayConfig(poll_seconds=0.1, write_deadline=2.0)
 
@@ -25,7 +26,7 @@ def test_the_server_listens_on_loopback_alone(server: ServerHandle) -> None:
     assert server.address == f"127.0.0.1:{server.port}"
     assert listening_addresses(server.port) == {"127.0.0.1"}
     info = poll(server.address)
-    assert table_for("test/steps", "good") in info and len(info) == 10 * len(SOURCES)
+    assert table_for("test/steps", "good") in info and len(info) == len(NAMES) * len(SOURCES)
 
 
 def test_a_port_in_use_is_refused_before_anything_starts(server: ServerHandle, task: Callable[..., TaskSpec]) -> None:

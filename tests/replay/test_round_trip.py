@@ -13,7 +13,7 @@ from replay.item_stream import ItemStream
 from replay.sampler import WindowSampler
 from replay.server import ServerHandle
 from replay.table_info import poll
-from replay.tables import metadata_bytes, table_for
+from replay.tables import table_for
 from replay.window import Window, check_window
 from replay.writer import EpisodeWriter, window_spans
 
@@ -133,25 +133,30 @@ def test_every_step_is_in_the_same_number_of_windows(steps: int) -> None:
         assert (count == 2).all()
 
 
-def test_windows_of_ever_new_lengths_while_others_are_on_their_way(
+def test_episodes_of_all_lengths_while_others_are_on_their_way(
     server: ServerHandle, task: Callable[..., TaskSpec], episode: Callable[..., dict[str, Any]]
 ) -> None:
-    """Each length is a column of its own. Added while Reverb's thread was sending, one used to crash the process."""
-    spec = task("lengths")
-    one = episode(spec, 120, 0)
-    written = 0
-    for _ in range(4):
-        stream = ItemStream(server.address, CONFIG, [table_for(spec.name, "online")], keep_alive=4)
-        for length in range(1, 120):
-            cells = {f"observation/{key}": value[: length + 1] for key, value in one["observation"].items()}
-            cells |= {name: one[name][:length] for name in ("action", "label", "label_mask", "reward", "log_prob")}
-            cells |= {name: np.zeros(length, bool) for name in ("terminated", "truncated", "is_first")}
-            cells |= {"policy_version": np.zeros(length, np.int64), "return_asked": np.zeros((length, 3), np.float32)}
-            cells["metadata"] = np.full(metadata_bytes(spec), ord(" "), np.uint8)
-            stream.add(table_for(spec.name, "online"), stream.store(cells))
-            written += 1
-        assert stream.close(10)
+    """A column for each length, added while Reverb's thread was sending, used to crash the process."""
+    spec = task("lengths", return_horizon=7)
+    writers = [EpisodeWriter(server.address, spec, "online", CONFIG, seed=seed) for seed in range(3)]
+    for steps in range(1, 50):
+        for writer in writers:
+            writer.write_episode(**episode(spec, steps, steps))
+    assert all(writer.close(10) for writer in writers)
+    written = sum(writer.windows_written for writer in writers)
     assert poll(server.address)[table_for(spec.name, "online")].inserts == written
+
+
+def test_the_first_item_fixes_the_columns(server: ServerHandle, task: Callable[..., TaskSpec]) -> None:
+    table = table_for(task("lengths").name, "online")
+    stream = ItemStream(server.address, CONFIG, [table], keep_alive=4)
+    stream.store({"a": np.zeros(3)})
+    cells = stream.store({"b": np.zeros(3)})
+    stream._sending = True  # as `add` leaves it; an item of these columns would not fit the table
+    assert stream.store({"b": np.ones(3)}).keys() == cells.keys()
+    with pytest.raises(ValueError, match="'c' is new after the first item"):
+        stream.store({"c": np.zeros(3)})
+    stream.close(1.0)
 
 
 def test_drawn_steps_are_uniform(

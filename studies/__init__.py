@@ -1,0 +1,1 @@
+"""Experiments with Clowder, each a command that regenerates what it made."""
