@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 
 import psutil
 import ray
@@ -12,6 +13,8 @@ import ray
 from distributed.errors import ClowderError
 from distributed.plan import RunPlan
 from distributed.process_environment import PROCESS_ENVIRONMENT, WORKER_SETUP_HOOK
+
+CONNECT_SECONDS = 5.0
 
 
 def cpus_declared(plan: RunPlan) -> float:
@@ -49,6 +52,7 @@ def join(plan: RunPlan) -> None:
             runtime_env={"worker_process_setup_hook": WORKER_SETUP_HOOK},
         )
         return
+    _check_reachable(cluster.address)
     try:
         ray.init(
             address=cluster.address,
@@ -60,6 +64,20 @@ def join(plan: RunPlan) -> None:
         raise ClowderError(
             f"cluster.address={cluster.address}: no Ray cluster answers there ({str(error).splitlines()[0]}); start "
             "one with `ray start --head`, or use cluster.address=local"
+        ) from error
+
+
+def _check_reachable(address: str) -> None:
+    """Raise ClowderError where nothing listens at ``host:port``: Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return  # auto, which looks into a file
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ClowderError(
+            f"cluster.address={address}: no Ray cluster answers there ({error.strerror or error}); start one with "
+            "`ray start --head`, or use cluster.address=local"
         ) from error
 
 

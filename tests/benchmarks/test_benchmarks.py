@@ -73,7 +73,7 @@ def test_work_of_an_update() -> None:
 
 @pytest.mark.parametrize("context_steps", [64, 16])
 def test_learner_benchmark(context_steps: int) -> None:
-    figures = learner.measure(rounds=1, rows=1, context_steps=context_steps, agent_config=TINY)
+    figures = learner.measure(rounds=1, rows=1, context_steps=context_steps, agent_config=TINY, updates=2, stock=False)
     assert figures["targets"] == 64 and figures["tokens_per_row"] == 1024
     for name in ("step_rate_over_plain", "learner_share_of_matmul_rate", "plain_over_learner_cpu_seconds"):
         assert figures[name] > 0

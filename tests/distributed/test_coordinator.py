@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -189,7 +190,7 @@ def test_an_environment_that_keeps_failing_ends_the_run_with_its_own_words(tmp_p
     )
     words = [*SMALL[2:], "actors=[broken]", "cluster.restarts=0", "--config-dir", tmp_path / "mine", "--name", "broken"]
     with clowder("train", *words, cwd=tmp_path, environment={"PYTHONPATH": str(tmp_path)}) as process:
-        assert process.wait(90) == 2, output(tmp_path)
+        assert process.wait(90) == 1, output(tmp_path)
     said = output(tmp_path).strip().splitlines()[-1]
     assert "environment_actor/broken-0 died" in said and "mine/broken" in said and "step 5" in said, said
     assert RunFolder.open(tmp_path / "runs" / "broken").read_status()["phase"] == "failed"
@@ -228,3 +229,42 @@ def test_an_evaluation_that_fails_leaves_the_results_of_the_others(cartpole_set,
     assert list(result.tasks) == [TASK] and result.tasks[TASK].episodes == 2
     assert "no reporting seeds here" in result.failed["gymnasium/Fragile"]
     assert "the evaluation of gymnasium/Fragile failed" in output(tmp_path)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """The address of a Ray cluster of one machine that somebody else started; ended by its own process id."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=8"]
+    words += ["--include-dashboard=false", "--disable-usage-stats", f"--object-store-memory={80 * 2**20}"]
+    with (tmp_path / "ray.txt").open("w") as log:
+        ray = subprocess.Popen(
+            [Path(sys.executable).parent / "ray", *words], stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        end = time.monotonic() + 60
+        while "Ray runtime started" not in (tmp_path / "ray.txt").read_text():
+            assert ray.poll() is None and time.monotonic() < end, (tmp_path / "ray.txt").read_text()
+            time.sleep(0.2)
+        yield f"127.0.0.1:{port}"
+    finally:
+        started = descendants(ray.pid)
+        ray.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            ray.wait(15)
+        for each in [*started, *([psutil.Process(ray.pid)] if ray.poll() is None else [])]:
+            with contextlib.suppress(psutil.Error):
+                each.kill()
+
+
+@pytest.mark.timeout(200)
+def test_a_run_on_a_cluster_that_is_there_already(cartpole_set, cluster, tmp_path):
+    words = [*SMALL, f"actors.cartpole_v1.demonstrations={cartpole_set}", "cluster.address=auto"]
+    train(*words, "stop.learner_steps=20", "--name", "joined", cwd=tmp_path, seconds=120)
+    result = Result.read(RunFolder.open(tmp_path / "runs" / "joined").result)
+    assert result.learner_steps == 20 and result.tasks[TASK].episodes == 2
+    with clowder("train", *words[:-1], "cluster.address=127.0.0.1:1", "--name", "absent", cwd=tmp_path) as process:
+        assert process.wait(90) == 2
+    assert "no Ray cluster answers there" in output(tmp_path)

@@ -48,7 +48,7 @@ def test_the_form_is_exactly_that_of_schema_1(tmp_path):
     data = json.loads(path.read_text())
     assert set(data) == {
         "schema", "seed", "policy_version", "decoding", "tasks", "learner_steps", "environment_steps", "wall_seconds",
-        "online_windows_learned",
+        "online_windows_learned", "failed",
     }  # fmt: skip
     assert data["schema"] == 1
     assert data["tasks"][TASK.name] == {
