@@ -98,11 +98,11 @@ def progress(config: TrainConfig, metrics: Mapping[str, float]) -> tuple[float, 
     conditions = [
         (metrics.get("learner_steps", 0.0), float(config.last_step), "learner steps"),
         (metrics.get("wall_seconds", 0.0) / 60, stop.wall_minutes, "minutes"),
-        (metrics.get("wall_seconds", 0.0) / 60, config.learner.minutes or 0.0, "minutes"),
+        (metrics.get("counts/learner_minutes", 0.0), config.learner.minutes or 0.0, "minutes of learning"),
         (metrics.get("environment_steps", 0.0), float(stop.environment_steps), "environment steps"),
     ]
     done, wanted, unit = max((each for each in conditions if each[1] > 0), key=lambda each: each[0] / each[1])
-    form = ",.1f" if unit == "minutes" else ",.0f"
+    form = ",.1f" if "minutes" in unit else ",.0f"
     return min(1.0, done / wanted), f"{done / wanted:.0%} ({done:{form}} of {wanted:{form}} {unit})"
 
 

@@ -172,6 +172,7 @@ class Progress:
             values["learner/version"] = float(self.learner["version"])
             counters = self.learner["counters"]
             values |= {f"counts/{name}": float(counters[name]) for name in ("online_windows_learned", "tokens_seen")}
+            values["counts/learner_minutes"] = counters["seconds"] / 60
             values |= {f"counts/windows_learned/{key}": float(n) for key, n in counters["windows_learned"].items()}
             self._steps_before = self.learner_steps
         return values

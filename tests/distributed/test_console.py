@@ -42,6 +42,9 @@ def out(terminal: bool) -> rich.console.Console:
 def test_progress_is_that_of_the_nearest_stop_condition(config):
     assert progress(config, POINT) == (0.5, "50% (500 of 1,000 learner steps)")
     assert progress(config, POINT | {"wall_seconds": 540.0}) == (0.9, "90% (9.0 of 10.0 minutes)")
+    timed = compose(["actors=[boxing]", "learner.steps=100000", "learner.minutes=4"])
+    of_learner = POINT | {"wall_seconds": 300.0, "counts/learner_minutes": 3.0}  # start-up is not learning
+    assert progress(timed, of_learner) == (0.75, "75% (3.0 of 4.0 minutes of learning)")
     assert progress(config, {})[0] == 0.0
     assert progress(config, {"learner_steps": 5000.0})[0] == 1.0
 
