@@ -19,15 +19,16 @@ from actors.environments.failures import EnvironmentFailed
 from actors.environments.make import make_environment
 from actors.environments.vector_environment import Observation, VectorEnvironment, VectorStep
 from actors.evaluator import with_slots
+from actors.seeds import ENVIRONMENT_SEEDS
 from agent.task import TaskSpec
 from replay.config import ReplayConfig
 from replay.writer import EpisodeWriter
 
 if TYPE_CHECKING:
-    from agent.policy import Action, Policy
+    from agent.policy import Policy
+    from agent.sampling import Action
+    from agent.text_policy import TextPolicy
 
-ENVIRONMENT_SEEDS = 3_000_000
-"""First seed of online episodes; demonstrations, reporting and monitoring use those below."""
 GOOD_SHARE = 0.8
 """Gato's filter for imitation: (return - random) / (expert - random) is at least this."""
 FAILURES_IN_A_ROW = 2
@@ -77,7 +78,7 @@ class EnvironmentActor:
         self,
         config: ActorConfig,
         environment: VectorEnvironment,
-        policy: Policy,
+        policy: Policy | TextPolicy,
         writers: Sequence[EpisodeWriter],
         identity: ActorIdentity,
         remake: Callable[[], VectorEnvironment] | None = None,
@@ -102,7 +103,7 @@ class EnvironmentActor:
         cls,
         config: ActorConfig,
         environment: VectorEnvironment,
-        policy: Policy,
+        policy: Policy | TextPolicy,
         identity: ActorIdentity,
         address: str,
         replay: ReplayConfig,
@@ -125,7 +126,7 @@ class EnvironmentActor:
             "incarnation": identity.incarnation,
             "temperature": decoding.temperature,
             "top_p": decoding.top_p,
-            "decoding": decoding.discrete if task.action.kind == "discrete" else decoding.continuous,
+            "decoding": getattr(decoding, task.action.kind),
         }
         writers = [
             EpisodeWriter(

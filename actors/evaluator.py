@@ -21,10 +21,6 @@ from agent.task import TaskSpec
 if TYPE_CHECKING:  # `random_return` is called where nobody needs torch
     from agent.policy import Policy
 
-REPORTING_SEEDS = 1_000_000
-"""First seed of evaluations that are reported. Demonstrations use seeds below it."""
-MONITORING_SEEDS = 2_000_000
-"""First seed of evaluations made while training; disjoint from reporting, so that no choice is made on those."""
 BOOTSTRAP_RESAMPLES = 10_000
 
 Chooser = Callable[[Observation, np.ndarray], np.ndarray]
@@ -132,6 +128,8 @@ def random_return(environment: VectorEnvironment, episodes: int, seed: int, dead
 
 def random_action(task: TaskSpec, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
     """Uniform random actions of a task, of this shape, in the dtype of its action spec."""
+    if task.says_text:
+        return generator.integers(1, 128, shape).astype(np.uint8)
     if task.action.kind == "discrete":
         return generator.integers(0, task.action.num_values, shape).astype(task.action.dtype)
     return generator.uniform(-1.0, 1.0, shape).astype(task.action.dtype)

@@ -61,8 +61,8 @@ class Agent(nn.Module):
         self.transformer = Transformer(config)
         for task in tasks:
             self.observation.check(task)
-            self.vocabulary.legal_actions(task.action)
-            if config.returns != "off" and task.return_range is None:
+            self.legal(task)
+            if config.returns != "off" and task.return_range is None and not task.says_text:
                 raise ValueError(f"{task.name} has no return_range, which agent.returns={config.returns} needs")
 
     @property
@@ -75,16 +75,32 @@ class Agent(nn.Module):
         module: nn.Module = self if embeddings else self.transformer
         return sum(parameter.numel() for parameter in module.parameters())
 
+    def legal(self, task: TaskSpec) -> IdRange:
+        """Ids that an action of a task may take; ValueError where the vocabulary cannot express it."""
+        if not task.says_text:
+            return self.vocabulary.legal_actions(task.action)
+        _ = self.text.end  # must be there
+        return IdRange(self.vocabulary.text.start, self.text.size)
+
+    @property
+    def lead(self) -> int:
+        """Positions between an observation and its action: return (if any) and separator."""
+        return (self.return_position is not None) + 1
+
     def tail(self, task: TaskSpec) -> int:
         """Positions of a timestep after its observation: return (if any), separator, action."""
-        return (self.return_position is not None) + 1 + task.action_tokens
+        return self.lead + task.action_tokens
 
     def valid_positions(self, inputs: TaskInputs) -> torch.Tensor:
         """Which positions of the sequence hold something, bool [n, C, positions of a timestep]."""
         mask = self.observation.mask(inputs)
-        tail = torch.ones(inputs.count, self.tail(inputs.task), dtype=torch.bool, device=mask.device)
+        lead = torch.ones(inputs.count, self.lead, dtype=torch.bool, device=mask.device)
+        before = torch.cat((mask, lead), dim=1)[:, None].expand(-1, inputs.steps, -1)
+        action = torch.ones(inputs.action.shape, dtype=torch.bool, device=mask.device)
+        if inputs.task.says_text:
+            action &= (inputs.action >= 0).to(mask.device)
         step_valid = torch.arange(inputs.steps, device=mask.device) < inputs.lengths.to(mask.device)[:, None]
-        return torch.cat((mask, tail), dim=1)[:, None] & step_valid[..., None]
+        return torch.cat((before, action), dim=2) & step_valid[..., None]
 
     def embed_actions(self, inputs: TaskInputs) -> torch.Tensor:
         """Embeddings of the executed actions, [n, C, elements, d].
@@ -92,6 +108,8 @@ class Agent(nn.Module):
         Where a crop's actions are hidden, all its action positions carry one reserved id, so that the elements of an
         action are predicted in parallel (as for the paper's real robot, section 2.5).
         """
+        if inputs.task.says_text:
+            return self.tokens(inputs.action.clamp(min=0) + self.vocabulary.text.start) + self.action_position
         ids = encode_action(inputs.action, inputs.task.action, self.vocabulary)
         ids = torch.where(inputs.hide_actions[:, None, None], self.vocabulary.hidden_action, ids)
         return self.tokens(ids) + self.action_position

@@ -83,7 +83,7 @@ class DecodingConfig:
     """How an action is chosen from the model's distribution over legal ids.
 
     Attributes:
-        discrete: ``greedy`` or ``sample``.
+        discrete, text: ``greedy`` or ``sample``.
         continuous: ``greedy`` (most likely bin), ``sample``, or ``mean`` (expectation over bin centres).
         temperature: divides the logits before sampling.
         top_p: sample from the smallest set of ids whose probability reaches it.
@@ -103,6 +103,7 @@ class DecodingConfig:
 
     discrete: str = "sample"
     continuous: str = "sample"
+    text: str = "greedy"
     temperature: float = 1.0
     top_p: float = 1.0
     context: str = "reprefill"
@@ -117,6 +118,7 @@ class DecodingConfig:
         choices = {
             "discrete": ("greedy", "sample"),
             "continuous": ("greedy", "sample", "mean"),
+            "text": ("greedy", "sample"),
             "context": ("recompute", "reprefill", "rolling"),
             "weights": ("float32", "int8"),
             "returns": ("none", "target", "tilted"),

@@ -216,6 +216,7 @@ class FusedEmbedding(nn.Module):
                 remaining.append((flat, spec))
         if remaining:
             parts.append(self.state(remaining).unflatten(0, (count, steps))[:, :, None])
+        parts.append(text.new_zeros(count, steps, 0, self.width))  # a task may observe nothing
         embedded = torch.cat(parts, dim=2)
         place = torch.arange(embedded.shape[2], device=embedded.device)
         return embedded + self.local_positions(place)
@@ -305,7 +306,9 @@ class PerElementEmbedding(nn.Module):
     def mask(self, inputs: TaskInputs) -> torch.Tensor:
         """Which positions of a crop's observations hold something, bool [n, positions]: texts differ in length."""
         count = inputs.count
-        valid = [inputs.texts[INSTRUCTION] >= 0] if inputs.task.instruction is not None else []
+        valid = [torch.ones(count, 0, dtype=torch.bool, device=inputs.action.device)]  # a task may observe nothing
+        if inputs.task.instruction is not None:
+            valid.append(inputs.texts[INSTRUCTION] >= 0)
         for key, spec in inputs.task.observation.items():
             if spec.kind == "text":
                 valid.append(inputs.texts[key] >= 0)
@@ -317,7 +320,7 @@ class PerElementEmbedding(nn.Module):
     def forward(self, inputs: TaskInputs, tokens: nn.Embedding) -> torch.Tensor:
         """Embeddings [n, C, positions, d]; those outside `mask` mean nothing. ``tokens``: the agent's table of ids."""
         count, steps = inputs.count, inputs.steps
-        parts: list[torch.Tensor] = []
+        parts = [tokens.weight.new_zeros(count, steps, 0, tokens.embedding_dim)]
 
         def text(key: str) -> torch.Tensor:
             return tokens(inputs.texts[key].clamp(min=0))[:, None].expand(-1, steps, -1, -1)

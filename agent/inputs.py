@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from agent.task import TaskSpec
+from agent.task import TaskSpec, text_of
 from agent.tokenizer import TextTokenizer
 
 
@@ -26,7 +26,7 @@ class TaskInputs:
         task: their task.
         arrays: observations that are not text, [n, C, *shape] in the dtype of the spec.
         texts: token ids of text observations and of the task's instruction, int64 [n, longest], -1 behind the end.
-        action: executed actions [n, C, elements], float32 or int64.
+        action: executed actions [n, C, elements], float32 or int64; of texts their token ids, -1 behind the end.
         hide_actions: bool [n]; the crop's past actions are not read.
         lengths: int64 [n], valid steps of each crop, at least 1.
         returns: int64 [n, C], bins of the return to come, -1 where nothing is said of it; None: nothing anywhere.
@@ -49,6 +49,11 @@ class TaskInputs:
     def steps(self) -> int:
         """Steps C of the widest crop."""
         return self.action.shape[1]
+
+    @property
+    def elements(self) -> int:
+        """Positions of one action."""
+        return self.action.shape[2]
 
     def to(self, device: torch.device) -> TaskInputs:
         """The same on a device."""
@@ -107,3 +112,13 @@ def encode_texts(task: TaskSpec, texts: Sequence[dict[str, str]], tokenizer: Tex
             row[: len(pieces)] = pieces
         encoded[key] = torch.from_numpy(padded)
     return encoded
+
+
+def encode_said(action: np.ndarray, tokenizer: TextTokenizer) -> np.ndarray:
+    """Token ids of n texts, given as actions uint8 [n, 1, max_bytes]: each with the id that ends it, int64
+    [n, 1, longest], -1 behind that."""
+    ids = [[*tokenizer.encode(text_of(data)), tokenizer.end] for data in action[:, 0]]
+    said = np.full((len(ids), 1, max(map(len, ids))), -1, np.int64)
+    for row, pieces in zip(said[:, 0], ids):
+        row[: len(pieces)] = pieces
+    return said

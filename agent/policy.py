@@ -5,7 +5,6 @@ The same class serves environment actors and the evaluator.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -15,24 +14,11 @@ from agent.agent import Agent
 from agent.config import DecodingConfig
 from agent.context import Cached, Context, Prompt, Reader, Recompute
 from agent.quantisation import int8_agent
-from agent.sampling import choose
+from agent.sampling import Action, choose
 from agent.task import TaskSpec
+from agent.text_policy import TextPolicy
 from agent.tokenizer import bin_centres, encode_return
 from agent.weights import load_weights
-
-
-@dataclasses.dataclass(frozen=True)
-class Action:
-    """What the policy chose for E slots.
-
-    Attributes:
-        action: [E, *action shape] in the dtype of the spec; what the environments execute.
-        log_prob: float32 [E, elements] of each action token under the distribution really sampled from; NaN where the
-            decoding does not sample.
-    """
-
-    action: np.ndarray
-    log_prob: np.ndarray
 
 
 class Policy:
@@ -64,7 +50,7 @@ class Policy:
         self.version = -1
         self.published_at = 0.0
         self._generator = torch.Generator().manual_seed(seed)
-        self._legal = agent.vocabulary.legal_actions(task.action)
+        self._legal = agent.legal(task)
         self._acting = self._make_acting()
         self.context = Context(
             self._acting, task, num_slots, hide=self.decoding.past_actions == "hidden", prompt=prompt
@@ -145,6 +131,22 @@ class Policy:
         """Say what was executed, [E, *action shape], where it differs from what `act` chose."""
         self.context.set_action(action)
         self._reader.rewrite()
+
+
+def make_policy(
+    agent: Agent,
+    task: TaskSpec,
+    num_slots: int,
+    decoding: DecodingConfig | None = None,
+    seed: int = 0,
+    prompt: Prompt | None = None,
+) -> Policy | TextPolicy:
+    """The policy of a task: `Policy`, or `TextPolicy` where its actions are texts, which takes no prompt."""
+    if not task.says_text:
+        return Policy(agent, task, num_slots, decoding, seed, prompt)
+    if prompt is not None:
+        raise ValueError(f"{task.name} is one step long and has no room for a prompt; use none")
+    return TextPolicy(agent, task, num_slots, decoding, seed)
 
 
 def make_reader(context: Context, mode: str) -> Reader:

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import torch
 
 from agent.config import DecodingConfig
 from agent.task import ArraySpec
 from agent.tokenizer import bin_centres
+
+
+@dataclasses.dataclass(frozen=True)
+class Action:
+    """What the policy chose for E slots.
+
+    Attributes:
+        action: [E, *action shape] in the dtype of the spec; what the environments execute.
+        log_prob: float32 [E, elements] of each action token under the distribution really sampled from; NaN where the
+            decoding does not sample.
+    """
+
+    action: np.ndarray
+    log_prob: np.ndarray
 
 
 def choose(
@@ -25,7 +42,7 @@ def choose(
         log-probability, float32 [E], of the chosen bin under the distribution really sampled from (after temperature
         and top-p; NaN for choices that are not samples of one: ``greedy`` and ``mean``).
     """
-    mode = decoding.discrete if action.kind == "discrete" else decoding.continuous
+    mode = getattr(decoding, action.kind)
     unknown = torch.full(logits.shape[:1], torch.nan)
     centres = bin_centres(logits.shape[1])
     if mode == "mean":

@@ -26,8 +26,10 @@ class ArraySpec:
 
     Attributes:
         kind: ``continuous`` (float32), ``discrete`` (int32 in ``[0, num_values)``), ``image`` (uint8, height x width x
-            channels) or ``text`` (UTF-8 bytes, at most ``max_bytes``; constant within an episode).
-        shape: shape of one value, without batch or time. ``()`` for a scalar and for text.
+            channels) or ``text`` (UTF-8, at most ``max_bytes``; in an observation a string that is constant within an
+            episode, as an action bytes with zeros behind them, see `text_bytes`).
+        shape: shape of one value, without batch or time. ``()`` for a scalar and for text that is observed,
+            ``(max_bytes,)`` for text that is an action.
         low, high: bounds of a continuous array (the widest over its elements); infinite where unbounded. A continuous
             *action* must be bounded: the adapter rescales every element to [-1, 1].
         num_values: number of values of a discrete array.
@@ -49,8 +51,8 @@ class ArraySpec:
             raise ValueError(f"a discrete array needs 1 to {MAX_DISCRETE_VALUES} values, not {self.num_values}")
         if self.kind == "image" and len(self.shape) != 3:
             raise ValueError(f"an image needs shape (height, width, channels), not {self.shape}")
-        if self.kind == "text" and (self.shape != () or self.max_bytes < 1):
-            raise ValueError("a text has shape () and max_bytes of at least 1")
+        if self.kind == "text" and (self.max_bytes < 1 or self.shape not in ((), (self.max_bytes,))):
+            raise ValueError("a text has max_bytes of at least 1, and shape () or, as an action, (max_bytes,)")
 
     @property
     def dtype(self) -> np.dtype:
@@ -85,7 +87,8 @@ class TaskSpec:
     Attributes:
         name: ``domain/name``, stable for ever: ``dm_control/cartpole-swingup``, ``atari/boxing``, ``babyai/GoToLocal``.
         observation: arrays of one observation; always read in the lexicographic order of keys (Reed et al. 2022, 2.1).
-        action: discrete (shape ``()`` or ``(n,)``) or continuous in [-1, 1] (shape ``(n,)``).
+        action: discrete (shape ``()`` or ``(n,)``), continuous in [-1, 1] (shape ``(n,)``), or text (an answer, a
+            caption, a passage): then an episode is one step, and there may be nothing to observe.
         instruction: fixed text of the task, if any.
         random_return, reference_return: fixed returns that `normalised` maps to 0 and 1; NaN where unknown.
         return_horizon: steps after a window's last step that its reward column runs on (0: none).
@@ -111,12 +114,20 @@ class TaskSpec:
     def __post_init__(self) -> None:
         if self.name.count("/") != 1 or not all(self.name.split("/")):
             raise ValueError(f"a task name has the form domain/name, not {self.name!r}")
-        if not self.observation:
+        if not self.observation and not self.says_text:
             raise ValueError(f"{self.name}: the observation has no arrays")
+        for key, spec in self.observation.items():
+            if spec.kind == "text" and spec.shape:
+                raise ValueError(f"{self.name}: {key!r} is a text that is observed, which has shape ()")
         if self.instruction == "":
             raise ValueError(f"{self.name}: the instruction is empty; leave it out")
-        if self.action.kind not in ("discrete", "continuous"):
-            raise ValueError(f"{self.name}: an action is discrete or continuous, not {self.action.kind}")
+        if self.action.kind == "image" or (self.says_text and not self.action.shape):
+            raise ValueError(
+                f"{self.name}: an action is discrete, continuous or text of shape (max_bytes,), not {self.action.kind} "
+                f"of shape {self.action.shape}"
+            )
+        if self.says_text and (self.context_steps, self.max_episode_steps) != (1, 1):
+            raise ValueError(f"{self.name}: where the action is text, context_steps and max_episode_steps are 1")
         if self.action.kind == "continuous" and (self.action.low, self.action.high) != (-1.0, 1.0):
             raise ValueError(f"{self.name}: continuous actions are given in [-1, 1]; the adapter rescales them")
         if self.context_steps < 1 or self.return_horizon < 0:
@@ -136,8 +147,13 @@ class TaskSpec:
         return self.name.split("/")[0]
 
     @property
+    def says_text(self) -> bool:
+        """Whether the action is text."""
+        return self.action.kind == "text"
+
+    @property
     def action_tokens(self) -> int:
-        """Tokens of one action: one for each element."""
+        """Tokens of one action: one for each element; of a text the most it may have, one for each byte."""
         return max(1, self.action.size)
 
     def normalised(self, episode_return: float) -> float:
@@ -167,3 +183,20 @@ class TaskSpec:
     def dumps(self) -> str:
         """One line of JSON."""
         return json.dumps(self.to_json(), sort_keys=True)
+
+
+def text_bytes(text: str, max_bytes: int) -> np.ndarray:
+    """A text as an action: its UTF-8 bytes with zeros behind them, uint8 [max_bytes].
+
+    Raises:
+        ValueError: it is empty, longer than that, or holds a zero itself.
+    """
+    data = text.encode()
+    if not data or len(data) > max_bytes or 0 in data:
+        raise ValueError(f"a text of 1 to {max_bytes} bytes without zeros is needed, not {len(data)} ({text[:40]!r})")
+    return np.frombuffer(data.ljust(max_bytes, b"\0"), np.uint8)
+
+
+def text_of(data: np.ndarray) -> str:
+    """Inverse of `text_bytes`; what is not UTF-8 becomes U+FFFD."""
+    return data.tobytes().rstrip(b"\0").decode(errors="replace")

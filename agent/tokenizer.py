@@ -68,6 +68,8 @@ class Vocabulary:
         """Ids that an action of this spec may take; the softmax is restricted to them."""
         if action.kind == "continuous":
             return self.continuous
+        if action.kind == "text":
+            return self.text
         if action.num_values > self.discrete.count:
             raise ValueError(
                 f"the action has {action.num_values} values, the vocabulary {self.discrete.count} discrete ids; "
@@ -161,6 +163,18 @@ class TextTokenizer:
     def size(self) -> int:
         """Number of pieces."""
         return int(self._processor.get_piece_size())
+
+    @property
+    def end(self) -> int:
+        """Id that ends a text which is predicted: the model's ``</s>``, else the ``<unk>`` that byte fallback leaves
+        unused. ValueError for a model that has neither."""
+        if self._processor.eos_id() >= 0:
+            return int(self._processor.eos_id())
+        if any(self._processor.is_byte(piece) for piece in range(self.size)):
+            return int(self._processor.unk_id())
+        raise ValueError(
+            "the text model has neither </s> nor byte fallback, so no piece can end a text; train it with one of them"
+        )
 
     def encode(self, text: str) -> list[int]:
         """Ids in [0, size)."""

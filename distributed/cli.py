@@ -13,6 +13,7 @@ from typing import NoReturn
 COMMANDS = {
     "train": "train one agent on the tasks of an experiment, or go on with a run",
     "evaluate": "play evaluation episodes with a run's weights and score them",
+    "ask": "have a run's agent answer a question on a picture",
     "play": "record a video of a run's agent on one task",
     "record": "record demonstrations of a task by an expert",
     "tasks": "list the tasks: what is configured, what is installed, its spaces",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from actors.environment_actor import EnvironmentActor
     from actors.environments.vector_environment import VectorEnvironment
     from agent.policy import Policy
+    from agent.text_policy import TextPolicy
     from learner.batch_source import TaskSources
     from replay.sampler import WindowSampler
     from replay.table_info import ReplayMonitor
@@ -33,7 +34,7 @@ class ActorParts:
     actor_id: str
     incarnation: int
     environment: VectorEnvironment
-    policy: Policy
+    policy: Policy | TextPolicy
 
 
 def make_actor_parts(plan: RunPlan, name: str, actor_id: str, incarnation: int) -> ActorParts:
@@ -41,18 +42,19 @@ def make_actor_parts(plan: RunPlan, name: str, actor_id: str, incarnation: int) 
     from actors.environments.make import make_environment
     from agent.agent import Agent
     from agent.config import DecodingConfig
-    from agent.policy import Policy
+    from agent.policy import make_policy
 
     actor = plan.actor(name)
     how = "sample" if actor.action_temperature > 0 else "greedy"
     decoding = DecodingConfig(
         discrete=how,
         continuous=how,
+        text=how,
         temperature=actor.action_temperature or 1.0,
         past_actions=plan.config.evaluation.decoding.past_actions,
     )
     agent = Agent(plan.config.agent, plan.specs)
-    policy = Policy(agent, plan.tasks[name], actor.envs_per_actor, decoding, _seed(plan, actor_id, incarnation))
+    policy = make_policy(agent, plan.tasks[name], actor.envs_per_actor, decoding, _seed(plan, actor_id, incarnation))
     return ActorParts(name, actor_id, incarnation, make_environment(actor, actor.envs_per_actor), policy)
 
 

@@ -76,7 +76,7 @@ def estimate(plan: RunPlan) -> Estimate:
     """Estimate a run. Raises ConfigError where tables exceed ``replay.max_gigabytes``, or weights the object store."""
     config, cluster = plan.config, plan.config.cluster
     windows = {
-        plan.tasks[name].name: expected_windows(found.steps, found.episodes, config.replay)
+        plan.tasks[name].name: expected_windows(found.steps, found.episodes, config.replay.span(plan.tasks[name]))
         for name, found in plan.demonstrations.items()
     }
     tables = estimate_memory(plan.specs, config.replay, windows)

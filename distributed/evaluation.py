@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.config import ActorConfig
-from actors.evaluator import MONITORING_SEEDS, REPORTING_SEEDS
+from actors.seeds import MONITORING_SEEDS, REPORTING_SEEDS
+from actors.text_scores import TextScores
 from distributed.parameter_store import Published
 from distributed.plan import RunPlan
 
@@ -32,6 +33,7 @@ class Round:
         unfinished: episodes that the deadline cut.
         seconds: wall time, video included.
         video: where it was written; None for none.
+        text: further scores of a text task.
     """
 
     task: str
@@ -40,6 +42,7 @@ class Round:
     unfinished: int
     seconds: float
     video: str | None = None
+    text: TextScores | None = None
 
 
 def final_round(plan: RunPlan, name: str, agent: Agent, version: int, seconds: float, video: Path | None) -> Round:
@@ -97,7 +100,9 @@ def evaluate_task(
     """
     from actors.environments.make import make_environment
     from actors.evaluator import evaluate
-    from agent.policy import Policy
+    from actors.text_evaluation import evaluate_text
+    from agent.policy import make_policy
+    from agent.text_policy import TextPolicy
 
     started = time.monotonic()
     if actor.task not in agent.tasks:
@@ -105,13 +110,17 @@ def evaluate_task(
     task = agent.tasks[actor.task]
     environment = make_environment(actor, min(episodes, EPISODES_AT_ONCE))
     try:
-        policy = Policy(agent, task, environment.num_envs, decoding, seed, prompt)
+        policy = make_policy(agent, task, environment.num_envs, decoding, seed, prompt)
         policy.version = version
-        played = evaluate(policy, environment, range(first_seed, first_seed + episodes), seconds)
+        seeds, text = range(first_seed, first_seed + episodes), None
+        if isinstance(policy, TextPolicy):
+            played, text = evaluate_text(policy, environment, seeds, seconds)
+        else:
+            played = evaluate(policy, environment, seeds, seconds)
     finally:
         environment.close()
     left = seconds - (time.monotonic() - started)
-    if video is not None and left > 1.0:
+    if video is not None and text is None and left > 1.0:
         record(agent, actor, decoding, seed=first_seed, path=video, steps=video_steps)
     else:
         video = None
@@ -122,6 +131,7 @@ def evaluate_task(
         unfinished=len(played.unfinished),
         seconds=time.monotonic() - started,
         video=None if video is None else str(video),
+        text=text,
     )
 
 
@@ -131,6 +141,8 @@ def record(agent: Agent, actor: ActorConfig, decoding: DecodingConfig, *, seed: 
     from actors.video import record_video
     from agent.policy import Policy
 
+    if agent.tasks[actor.task].says_text:
+        raise ValueError(f"{actor.task} has no video: its episodes are one step; see clowder ask and clowder evaluate")
     environment = make_environment(actor, 1)
     try:
         policy = Policy(agent, agent.tasks[actor.task], 1, decoding, seed)

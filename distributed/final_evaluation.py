@@ -108,6 +108,7 @@ def make_result(plan: RunPlan, progress: Progress, version: int, rounds: list[Ro
             plan.tasks[name],
             None if found is None else found.random_return,
             None if found is None else found.demonstrator_return,
+            each.text,
         )
         if each.unfinished:
             log.warning("%s: the deadline cut %d episodes of the evaluation", each.task, each.unfinished)

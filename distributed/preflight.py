@@ -48,7 +48,7 @@ def model_of(plan: RunPlan) -> Agent:
 
 
 def context_tokens(agent: Agent, task: TaskSpec) -> int:
-    """Fewest positions that a full context of a task takes: with empty texts, since theirs are not known yet."""
+    """Fewest positions that a full context of a task takes: with the shortest texts, since theirs are not known yet."""
     import torch
 
     from agent.inputs import TaskInputs, encode_texts
@@ -60,7 +60,7 @@ def context_tokens(agent: Agent, task: TaskSpec) -> int:
         task,
         {key: torch.zeros(1, steps, *spec.shape) for key, spec in arrays.items()},
         encode_texts(task, texts, agent.text),
-        torch.zeros(1, steps, task.action_tokens),
+        torch.zeros(1, steps, 1 if task.says_text else task.action_tokens),
         torch.zeros(1, dtype=torch.bool),
         torch.full((1,), steps),
     )

@@ -135,6 +135,9 @@ class Progress:
                 self._evaluations[f"evaluation/normalised/{each.task}"] = normalised
                 self._evaluations[f"evaluation/demonstrator_normalised/{each.task}"] = demonstrator
                 self._evaluations[f"evaluation/version/{each.task}"] = float(each.version)
+                if each.text is not None:
+                    scores = {f"evaluation/{name}/{each.task}": value for name, value in vars(each.text).items()}
+                    self._evaluations |= {name: value for name, value in scores.items() if not math.isnan(value)}
 
     def recent_return(self, task: str) -> float:
         """Mean return of the newest episodes of a task; NaN before the first."""

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.evaluator import ci95
+from actors.text_scores import TextScores
 from agent.task import TaskSpec
 from distributed.errors import ClowderError
 from distributed.run_folder import write_whole
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 SCHEMA = 1
@@ -30,6 +32,7 @@ class TaskResult:
         ci95_mean_return: 95% bootstrap interval of it over episodes (low, high).
         normalised: by the fixed random and reference returns of the task; NaN where they are unknown.
         demonstrator_normalised: 0 is random play and 1 the mean demonstration of this run; NaN where unknown.
+        text: further scores of a text task; None for others.
     """
 
     episodes: int
@@ -37,10 +40,15 @@ class TaskResult:
     ci95_mean_return: tuple[float, float]
     normalised: float
     demonstrator_normalised: float
+    text: TextScores | None = None
 
 
 def task_result(
-    returns: Sequence[float], task: TaskSpec, random_return: float | None, demonstrator_return: float | None
+    returns: Sequence[float],
+    task: TaskSpec,
+    random_return: float | None,
+    demonstrator_return: float | None,
+    text: TextScores | None = None,
 ) -> TaskResult:
     """Score raw returns [n]; ``random_return`` and ``demonstrator_return`` are None or NaN where unknown.
 
@@ -55,6 +63,7 @@ def task_result(
         ci95_mean_return=ci95(returns),
         normalised=task.normalised(mean),
         demonstrator_normalised=(mean - low) / span if span else math.nan,
+        text=text,
     )
 
 
@@ -94,8 +103,9 @@ class Result:
             raise ValueError(f"the result is not of schema {SCHEMA}")
         tasks = {
             name: TaskResult(
-                **{key: _number(value) for key, value in task.items() if key != "ci95_mean_return"},
+                **{key: _number(value) for key, value in task.items() if key not in ("ci95_mean_return", "text")},
                 ci95_mean_return=(_number(task["ci95_mean_return"][0]), _number(task["ci95_mean_return"][1])),
+                text=TextScores(**{k: _number(v) for k, v in task["text"].items()}) if task.get("text") else None,
             )
             for name, task in data.pop("tasks").items()
         }
@@ -135,6 +145,34 @@ def result_table(result: Result) -> Table:
         scores = (_shown(task.demonstrator_normalised, ".2f"), _shown(task.normalised, ".2f"))
         table.add_row(name, str(task.episodes), _shown(task.mean_return, ".4g"), interval, *scores)
     return table
+
+
+def text_table(result: Result) -> Table | None:
+    """Further scores of the text tasks, one row each; None where there are none."""
+    from rich.table import Table
+
+    table = Table(
+        title="Text",
+        caption="accuracy: exactly right answers; without picture: the same questions, the picture grey; "
+        "most frequent: what one constant answer can reach",
+    )
+    table.add_column("task")
+    for column in ("accuracy", "without\npicture", "most\nfrequent", "perplexity", "bits a byte"):
+        table.add_column(column, justify="right")
+    for name, task in sorted(result.tasks.items()):
+        if task.text is not None:
+            scores = task.text
+            accuracies = (scores.accuracy, scores.without_picture, scores.most_frequent_answer)
+            row = [*(_shown(each, ".2f") for each in accuracies), _shown(scores.perplexity, ".4g")]
+            table.add_row(name, *row, _shown(scores.bits_per_byte, ".3f"))
+    return table if table.row_count else None
+
+
+def print_result(result: Result, console: Console) -> None:
+    """All tables of a result."""
+    console.print(result_table(result))
+    if (text := text_table(result)) is not None:
+        console.print(text)
 
 
 def _shown(value: float, form: str) -> str:

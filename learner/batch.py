@@ -22,7 +22,7 @@ class Targets:
 
     Attributes:
         task: task name.
-        kind: ``discrete`` or ``continuous`` for actions, ``return`` for returns to come.
+        kind: ``discrete``, ``continuous`` or ``text`` for actions, ``return`` for returns to come.
         legal: ids over which the softmax runs.
         position: int64 [M], index of the predicting position in the packed rows laid end to end.
         id: int64 [M], target within the legal range.
@@ -123,13 +123,15 @@ def make_batch(agent: Agent, groups: Sequence[tuple[TaskInputs, Labels]], row_le
     targets, first_position = [], 0
     for (inputs, labels), mask, windows in zip(groups, valid, window_of):
         count, steps, width = mask.shape
-        elements = inputs.task.action_tokens
+        elements = inputs.elements
         place = place_of[first_position : first_position + mask.size].reshape(count, steps, width)
         # The separator predicts the first element, each element the next.
         predicting = place[:, :, width - elements - 1 : width - 1]
-        chosen = np.broadcast_to((labels.mask.numpy() & mask[:, :, -1])[..., None], predicting.shape)
-        ids = encode_action(labels.action, inputs.task.action, agent.vocabulary)
-        legal = agent.vocabulary.legal_actions(inputs.task.action)
+        chosen = labels.mask.numpy()[..., None] & mask[:, :, width - elements :]
+        legal = agent.legal(inputs.task)
+        ids = legal.start + labels.action
+        if not inputs.task.says_text:
+            ids = encode_action(labels.action, inputs.task.action, agent.vocabulary)
         of_target = np.broadcast_to(windows[:, None, None], predicting.shape)
         targets.append(
             Targets(
@@ -137,14 +139,14 @@ def make_batch(agent: Agent, groups: Sequence[tuple[TaskInputs, Labels]], row_le
                 inputs.task.action.kind,
                 legal,
                 torch.from_numpy(predicting[chosen]),
-                ids[torch.from_numpy(chosen.copy())] - legal.start,
+                ids[torch.from_numpy(chosen)] - legal.start,
                 torch.from_numpy(of_target[chosen]),
             )
         )
         if inputs.returns is not None:
             # Whatever comes before the return's own token, the last of the observation, predicts it.
-            known = (inputs.returns.numpy() >= 0) & mask[:, :, -1]
-            before = place[:, :, width - agent.tail(inputs.task)] - 1
+            known = (inputs.returns.numpy() >= 0) & mask[:, :, width - elements - 1]
+            before = place[:, :, width - elements - agent.lead] - 1
             targets.append(
                 Targets(
                     inputs.task.name,
@@ -177,7 +179,7 @@ def make_batch(agent: Agent, groups: Sequence[tuple[TaskInputs, Labels]], row_le
 def _return_places(agent: Agent, group: tuple[TaskInputs, Labels], mask: np.ndarray) -> np.ndarray:
     """Which positions of a group, laid end to end, hold a return."""
     places = np.zeros(mask.shape, bool)
-    places[:, :, mask.shape[-1] - agent.tail(group[0].task)] = True
+    places[:, :, mask.shape[-1] - group[0].elements - agent.lead] = True
     return places.reshape(-1)
 
 

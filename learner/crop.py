@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from agent.inputs import TaskInputs, action_elements, encode_texts
+from agent.inputs import TaskInputs, action_elements, encode_said, encode_texts
 from agent.task import TaskSpec
 from agent.tokenizer import TextTokenizer, encode_return
 from replay.window import Window
@@ -112,15 +112,21 @@ def collate(
             if spec.kind == "image" and image_shift:
                 values = shift_image(values, image_shift, rng)
             row[: crop.length] = values
-    dtype = np.int64 if task.action.kind == "discrete" else np.float32
-    action = np.zeros((count, steps, task.action_tokens), dtype)
-    label = np.zeros_like(action)
     mask = np.zeros((count, steps), bool)
-    for row, crop in enumerate(crops):
-        chosen = slice(crop.start, crop.stop)
-        action[row, : crop.length] = action_elements(crop.window.action[chosen], task)
-        label[row, : crop.length] = action_elements(crop.window.label[chosen], task)
-        mask[row, : crop.length] = crop.window.label_mask[chosen]
+    for row, crop in zip(mask, crops):
+        row[: crop.length] = crop.window.label_mask[crop.start : crop.stop]
+    if task.says_text:
+        # A text is read as it is predicted, token by token, so it cannot be hidden, nor differ from its label.
+        action = label = encode_said(np.stack([crop.window.label[crop.start : crop.stop] for crop in crops]), tokenizer)
+        hidden[:] = False
+    else:
+        dtype = np.int64 if task.action.kind == "discrete" else np.float32
+        action = np.zeros((count, steps, task.action_tokens), dtype)
+        label = np.zeros_like(action)
+        for row, crop in enumerate(crops):
+            chosen = slice(crop.start, crop.stop)
+            action[row, : crop.length] = action_elements(crop.window.action[chosen], task)
+            label[row, : crop.length] = action_elements(crop.window.label[chosen], task)
     inputs = TaskInputs(
         task,
         {key: torch.from_numpy(array) for key, array in arrays.items()},
@@ -128,7 +134,7 @@ def collate(
         torch.from_numpy(action),
         torch.from_numpy(hidden[window]),
         torch.tensor([crop.length for crop in crops]),
-        None if return_bins is None else _return_bins(task, crops, unsaid[window], steps, return_bins),
+        _return_bins(task, crops, unsaid[window], steps, return_bins) if return_bins and not task.says_text else None,
     )
     labels = Labels(torch.from_numpy(label), torch.from_numpy(mask), torch.tensor(window), torch.tensor(prompt))
     return inputs, labels

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from agent.task import TaskSpec
+
 
 @dataclasses.dataclass
 class ReplayConfig:
@@ -82,6 +84,10 @@ class ReplayConfig:
             raise ValueError(f"replay.samples_per_insert must be above 0 or null, not {self.samples_per_insert}")
         if not 0 <= self.port < 65536:
             raise ValueError(f"replay.port must be between 0 and 65535, not {self.port}")
+
+    def span(self, task: TaskSpec) -> tuple[int, int]:
+        """Length and stride of a task's windows: 1 and 1 where its episodes are one step."""
+        return (1, 1) if task.max_episode_steps == 1 else (self.window_length, self.window_stride)
 
     def capacity(self, source: str) -> int:
         """Windows a table of that source (see `replay.tables.SOURCES`) holds for each task."""

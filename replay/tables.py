@@ -130,9 +130,11 @@ class TableEstimate:
     raw_bytes: int
 
 
-def expected_windows(steps: int, episodes: int, config: ReplayConfig) -> int:
-    """Windows that episodes with so many steps in all are cut into, on average over the random phases."""
-    return math.ceil((steps + episodes * (config.window_length - 1)) / config.window_stride)
+def expected_windows(steps: int, episodes: int, span: tuple[int, int]) -> int:
+    """Windows that episodes with so many steps in all are cut into, on average over the random phases; ``span`` is
+    their length and stride (`ReplayConfig.span`)."""
+    length, stride = span
+    return math.ceil((steps + episodes * (length - 1)) / stride)
 
 
 def estimate_memory(
@@ -151,12 +153,12 @@ def estimate_memory(
     for task in tasks:
         stored = raw = 0.0
         for name, (dtype, shape) in window_signature(task).items():
-            rows = config.window_length + (1 if name.startswith("observation/") else 0)
+            rows = config.span(task)[0] + (1 if name.startswith("observation/") else 0)
             rows += task.return_horizon if name == "reward" else 0
             size = (
                 metadata_bytes(task) if name == "metadata" else rows * dtype.itemsize * int(np.prod(shape, dtype=int))
             )
-            image = dtype == np.uint8 and name != "metadata"
+            image = dtype == np.uint8 and name.startswith("observation/")
             raw += size
             stored += size * (_IMAGE_COMPRESSION if image else _OTHER_COMPRESSION) + _BYTES_PER_COLUMN
         for source in SOURCES:

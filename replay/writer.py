@@ -90,13 +90,14 @@ class EpisodeWriter:
         self._metadata_bytes = metadata_bytes(task)
         self._tables = {name: table_for(task.name, name) for name in (source, "good", "ends")}
         used = [self._tables[name] for name in ([source, "ends"] if config.ends else [source])]
-        waiting = (task.return_horizon + config.window_length) // config.window_stride + 3
+        self._length, self._stride = config.span(task)
+        waiting = (task.return_horizon + self._length) // self._stride + 3
         self._stream = ItemStream(address, config, used, waiting, stop)
         self._kept: collections.deque[_StoredWindow] = collections.deque(maxlen=self._windows_to_keep())
         self._good_stream = (
             ItemStream(address, config, [self._tables["good"]], self._windows_to_keep(), stop) if is_good else None
         )
-        self._buffer = StepBuffer(task, 4 * config.window_length)
+        self._buffer = StepBuffer(task, 4 * self._length)
         self._open = False
 
     @property
@@ -180,7 +181,7 @@ class EpisodeWriter:
         )
         self._episode["published_at"] = max(self._episode.get("published_at", 0.0), published_at)
         steps = self._buffer.steps
-        length, stride = self._config.window_length, self._config.window_stride
+        length, stride = self._length, self._stride
         over = terminated or truncated
         if (steps - length - self._phase) % stride == 0 or over:
             first = steps - length  # the window that would just end here, or the first of those cut by the end
@@ -251,7 +252,7 @@ class EpisodeWriter:
         self._start_episode(texts, metadata)
         self._open = False
         whole = float(columns["reward"].sum(dtype=np.float64))
-        for start, stop in window_spans(steps, self._phase, self._config.window_length, self._config.window_stride):
+        for start, stop in window_spans(steps, self._phase, self._length, self._stride):
             self._close(start, stop, rows)
             if stop < steps:  # what ends with the episode is written by `_finish`, which knows the last window
                 self._emit(self._waiting.popleft(), columns["reward"], success, whole)
@@ -266,11 +267,11 @@ class EpisodeWriter:
     def _windows_to_keep(self) -> int:
         """How many windows of an episode can become good: all, where the longest episode is known and fits."""
         longest = self.task.max_episode_steps
-        whole = (longest + self._config.window_length) // self._config.window_stride + 2
+        whole = (longest + self._length) // self._stride + 2
         return min(whole, self._config.keep_alive_windows) if longest else self._config.keep_alive_windows
 
     def _start_episode(self, texts: Mapping[str, str] | None, metadata: Mapping[str, Any] | None) -> None:
-        self._phase = int(self._random.integers(self._config.window_stride))
+        self._phase = int(self._random.integers(self._stride))
         self._episode: dict[str, Any] = {
             "episode_id": "",
             "texts": dict(texts or {}),
@@ -291,7 +292,7 @@ class EpisodeWriter:
     def _filled(self, name: str, values: np.ndarray) -> np.ndarray:
         """A column with zeros behind it, as long as those of the longest window: Reverb's columns have one shape."""
         filled = np.zeros(
-            (column_length(name, self._config.window_length, self.task.return_horizon), *values.shape[1:]), values.dtype
+            (column_length(name, self._length, self.task.return_horizon), *values.shape[1:]), values.dtype
         )
         filled[: len(values)] = values
         return filled

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from actors.demonstrations.demonstration_set import (
-    LAST_SEED,
     DemonstrationSetError,
     SetSettings,
     demonstrator_return,
@@ -33,7 +32,8 @@ from actors.demonstrations.episode import ActionRecord, Episode
 from actors.demonstrations.simulation import ReplayMismatch, simulate
 from actors.demonstrations.whole_files import write_json, write_whole
 from actors.environments.vector_environment import VectorEnvironment
-from agent.task import TaskSpec
+from actors.seeds import LAST_SEED
+from agent.task import ArraySpec, TaskSpec
 
 MANIFEST = "set.json"
 _COLUMNS = ("seeds", "lengths", "returns", "noisy", "actions", "differs", "labels", "masked")
@@ -139,7 +139,7 @@ def conform(record: ActionRecord, task: TaskSpec) -> ActionRecord:
     unmasked = label_mask.reshape(length, *[1] * len(spec.shape))
     label = np.where(unmasked, record.label, action)  # what is masked means nothing, and compresses best so
     for name, values in (("action", action), ("label", label)):
-        low, high = (0, spec.num_values - 1) if spec.kind == "discrete" else (spec.low, spec.high)
+        low, high = _bounds(spec)
         if not np.isfinite(values).all() or values.min() < low or values.max() > high:
             raise ValueError(f"{where}: an {name} is outside [{low}, {high}]")
     if not 0 <= record.seed < LAST_SEED:
@@ -151,10 +151,16 @@ def conform(record: ActionRecord, task: TaskSpec) -> ActionRecord:
     )
 
 
+def _bounds(spec: ArraySpec) -> tuple[float, float]:
+    if spec.kind == "text":
+        return 0, 255
+    return (0, spec.num_values - 1) if spec.kind == "discrete" else (spec.low, spec.high)
+
+
 def _columns(task: TaskSpec, records: Sequence[ActionRecord]) -> dict[str, np.ndarray]:
     """Columns of the archive. Labels are stored only where they differ from what was executed."""
     spec = task.action
-    stored = np.dtype(np.float32) if spec.kind == "continuous" else np.min_scalar_type(spec.num_values - 1)
+    stored = np.min_scalar_type(spec.num_values - 1) if spec.kind == "discrete" else spec.dtype
     empty = np.empty((0, *spec.shape), spec.dtype)
     actions = np.concatenate([empty, *[record.action for record in records]]).astype(stored)
     labels = np.concatenate([empty, *[record.label for record in records]]).astype(stored)
@@ -214,8 +220,8 @@ def _check_columns(columns: dict[str, np.ndarray], task: TaskSpec, episodes: int
     need(bool((columns["lengths"] > 0).all() and np.isfinite(columns["returns"]).all()), "an episode is empty")
     steps = int(columns["lengths"].sum())
     spec = task.action
-    kinds = "iu" if spec.kind == "discrete" else "f"
-    low, high = (0, spec.num_values - 1) if spec.kind == "discrete" else (spec.low, spec.high)
+    kinds = "f" if spec.kind == "continuous" else "iu"
+    low, high = _bounds(spec)
     for column in ("differs", "masked"):
         array = columns[column]
         need(array.dtype == np.uint8 and array.shape == ((steps + 7) // 8,), f"{column} is {array.dtype} {array.shape}")

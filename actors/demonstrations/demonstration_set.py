@@ -19,8 +19,6 @@ from actors.demonstrations.episode import Episode
 from agent.task import TaskSpec
 
 SETTINGS_SCHEMA = 1
-LAST_SEED = 1_000_000
-"""Seeds of demonstrations are below it; evaluation and acting begin there or above."""
 
 _LIBRARIES = {
     "dm_control": ("dm-control", "mujoco"),
@@ -28,6 +26,7 @@ _LIBRARIES = {
     "babyai": ("minigrid", "gymnasium"),
     "metaworld": ("metaworld", "mujoco", "gymnasium"),
     "gymnasium": ("gymnasium",),
+    "text": ("minigrid", "easy-vqa"),
 }
 
 

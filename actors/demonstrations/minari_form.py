@@ -46,7 +46,11 @@ def encode_episode(episode: Episode, task: TaskSpec, index: int) -> pa.RecordBat
     return pa.RecordBatch.from_pydict(
         {
             "episode_id": pa.array(np.full(rows, index, np.int32)),
-            "observations": pa.StructArray.from_arrays(list(columns.values()), names=list(columns)),
+            "observations": (
+                pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
+                if columns
+                else pa.array([{}] * rows, type=pa.struct([]))  # nothing is observed
+            ),
             "actions": _encode(task.action, _padded(episode.action)),
             "rewards": pa.array(_padded(episode.reward)),
             "terminations": pa.array(ends[0]),
@@ -93,6 +97,8 @@ def minari_spaces(task: TaskSpec) -> tuple[spaces.Dict, spaces.Space]:
     from gymnasium import spaces
 
     def space(spec: ArraySpec) -> spaces.Space:
+        if spec.kind == "text" and spec.shape:
+            return spaces.Box(0, 255, spec.shape, np.uint8)
         if spec.kind == "text":
             return spaces.Text(max_length=spec.max_bytes)
         if spec.kind == "image":

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from actors.config import ActorConfig
 from actors.demonstrations.action_set import MANIFEST, ActionSet, conform, write_action_set
-from actors.demonstrations.demonstration_set import LAST_SEED, DemonstrationSetError, SetSettings, check_settings
+from actors.demonstrations.demonstration_set import DemonstrationSetError, SetSettings, check_settings
 from actors.demonstrations.episode import ActionRecord, Episode
 from actors.demonstrations.minari_set import METADATA, MinariSet, read_metadata
 from actors.demonstrations.minari_writer import MinariWriter
@@ -20,6 +20,7 @@ from actors.environments.make import make_environment
 from actors.environments.vector_environment import VectorEnvironment
 from actors.evaluator import random_return
 from actors.experts.make import make_expert
+from actors.seeds import LAST_SEED
 
 RANDOM_EPISODES = (20, 500)
 """Fewest and most episodes of uniform random actions that measure the random return."""

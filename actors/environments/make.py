@@ -27,6 +27,7 @@ ADAPTERS = {
     "atari": Adapter("actors.environments.atari", "ale_py", "ale-py"),
     "babyai": Adapter("actors.environments.babyai", "minigrid", "minigrid"),
     "dm_control": Adapter("actors.environments.dm_control", "dm_control", "dm-control"),
+    "text": Adapter("actors.environments.text", "PIL", "pillow"),
     "gymnasium": Adapter("actors.environments.gymnasium_any", "gymnasium", "gymnasium"),
 }
 """By domain, the part of a task name before the slash."""

@@ -11,6 +11,7 @@ from actors.experts.expert import Expert
 EXPERTS = {
     "cartpole-mpc": ("actors.experts.cartpole_mpc", "CartpoleMPC"),
     "babyai-bot": ("actors.experts.babyai_bot", "BabyAIBotExpert"),
+    "text-truth": ("actors.experts.text_truth", "TextTruth"),
     "atari-planner": ("actors.experts.atari_planner", "AtariPlanner"),
 }
 """Module and class by name; imported only when asked for, since each needs its simulator."""

@@ -49,12 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     import torch
 
-    from actors.evaluator import REPORTING_SEEDS
+    from actors.seeds import REPORTING_SEEDS
     from distributed.console import printer
     from distributed.errors import ClowderError, refusing
     from distributed.evaluation import evaluate_task
     from distributed.plan import make_plan
-    from distributed.result import Result, result_table, task_result
+    from distributed.result import Result, print_result, task_result
     from distributed.trained_run import TrainedRun
     from distributed.versions import check_packages
 
@@ -89,6 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
             plan.tasks[name],
             demonstrations.random_return if demonstrations else None,
             demonstrations.demonstrator_return if demonstrations else None,
+            played.text,
         )
         unfinished += played.unfinished
         print(f"{actor.task}: {len(played.returns)} episodes in {played.seconds:.0f} s", flush=True)
@@ -102,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         wall_seconds=trained.extra["wall_seconds"],
         online_windows_learned=trained.counters["online_windows_learned"],
     )
-    printer().print(result_table(result))
+    print_result(result, printer())
     if arguments.json:
         result.write(arguments.json)
     if unfinished:

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the video and say how long it is."""
     import torch
 
-    from actors.evaluator import REPORTING_SEEDS
+    from actors.seeds import REPORTING_SEEDS
     from distributed.errors import ClowderError, refusing
     from distributed.evaluation import record
     from distributed.trained_run import TrainedRun

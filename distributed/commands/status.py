@@ -16,7 +16,7 @@ def run(arguments: argparse.Namespace) -> int:
     import datetime
 
     from distributed.console import printer, rows
-    from distributed.result import Result, result_table
+    from distributed.result import Result, print_result
     from distributed.run_folder import RunFolder
 
     folder = RunFolder.open(arguments.run, arguments.folder)
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     for label, text in rows(status["metrics"]):
         out.print(f"  {label:<22}{text}")
     if status["phase"] == "finished" and folder.result.exists():
-        out.print(result_table(Result.read(folder.result)))
+        print_result(Result.read(folder.result), out)
     if status["phase"] in ("died", "failed", "interrupted"):
         out.print(f"go on with it: clowder train --resume {folder.path}   (its log: {folder.log})")
     return 0

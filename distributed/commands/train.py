@@ -113,7 +113,7 @@ def _train(plan: RunPlan, config: TrainConfig, made: RunFolder, resume: bool) ->
     from distributed.console import printer
     from distributed.coordinator import train
     from distributed.learning_curves import draw
-    from distributed.result import result_table
+    from distributed.result import print_result
 
     print(f"run folder: {made.path}   (tensorboard --logdir {made.tensorboard})", flush=True)
     with made.claim():
@@ -129,7 +129,7 @@ def _train(plan: RunPlan, config: TrainConfig, made: RunFolder, resume: bool) ->
         result.write(made.result)
         draw(made.metrics, made.curves, result)
         made.write_status("finished", made.read_status()["metrics"])
-    printer().print(result_table(result))
+    print_result(result, printer())
     print(f"result: {made.result}   curves: {made.curves}")
     for task, why in result.failed.items():
         print(f"the evaluation of {task} failed: {why}; clowder evaluate {made.path} tries it again", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Imitation: cross-entropy on the logged actions, nothing else (Reed et al. 2022, section 2.3, equations 1 and 2)."""
+"""Imitation: cross-entropy on the logged actions and texts, no more (Reed et al. 2022, 2.3, equations 1 and 2)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from learner.config import LearnerConfig
 def cross_entropy(logits: torch.Tensor, targets: Targets, config: LearnerConfig) -> torch.Tensor:
     """Loss in nats of each target, float32 [M], against its bin or, with smoothing, a soft target around it."""
     logits = logits.float()
-    if targets.kind == "return":
+    if targets.kind in ("return", "text"):
         return functional.cross_entropy(logits, targets.id, reduction="none")
     if targets.kind == "discrete":
         return functional.cross_entropy(logits, targets.id, reduction="none", label_smoothing=config.label_smoothing)

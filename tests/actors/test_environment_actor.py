@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from actors.config import ActorConfig
-from actors.environment_actor import ENVIRONMENT_SEEDS, ActorIdentity, EnvironmentActor, good_filter
+from actors.environment_actor import ActorIdentity, EnvironmentActor, good_filter
 from actors.environments.checked import CheckedEnvironment
 from actors.environments.failures import EnvironmentFailed
+from actors.seeds import ENVIRONMENT_SEEDS
 from agent.agent import Agent
 from agent.config import AgentConfig, DecodingConfig
 from agent.policy import Policy

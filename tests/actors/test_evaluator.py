@@ -6,7 +6,8 @@ import pytest
 
 from actors.config import ActorConfig
 from actors.environments.make import make_environment
-from actors.evaluator import MONITORING_SEEDS, REPORTING_SEEDS, ci95, evaluate, random_return
+from actors.evaluator import ci95, evaluate, random_return
+from actors.seeds import MONITORING_SEEDS, REPORTING_SEEDS
 from actors.video import record_video
 from agent.agent import Agent
 from agent.config import AgentConfig, DecodingConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from agent.task import ArraySpec, TaskSpec
+from agent.task import ArraySpec, TaskSpec, text_bytes
 
 CONTROL = TaskSpec(
     "test/control",
@@ -34,11 +34,24 @@ PIXELS = TaskSpec(
     context_steps=2,
 )
 TASKS = (CONTROL, GRID, PIXELS)
+QUESTION = TaskSpec(
+    "test/question",
+    {"picture": ArraySpec("image", (32, 32, 3)), "question": ArraySpec("text", max_bytes=64)},
+    ArraySpec("text", (24,), max_bytes=24),
+    context_steps=1,
+    max_episode_steps=1,
+)
+PASSAGE = TaskSpec("test/passage", {}, ArraySpec("text", (48,), max_bytes=48), context_steps=1, max_episode_steps=1)
+TEXT_TASKS = (QUESTION, PASSAGE)
 MISSIONS = ("go to the red ball", "pick up a key", "open the purple door next to you")
+ANSWERS = ("red", "blue key, green ball", "no", "3", "Größe 7")
 
 
 def random_values(spec: ArraySpec, lead: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Values of a spec with leading shape ``lead``."""
+    if spec.kind == "text":
+        said = [text_bytes(str(rng.choice(ANSWERS)), spec.max_bytes) for _ in range(int(np.prod(lead)))]
+        return np.stack(said).reshape(*lead, *spec.shape)
     if spec.kind == "continuous":
         return rng.uniform(-1, 1, (*lead, *spec.shape)).astype(np.float32)
     high = 256 if spec.kind == "image" else spec.num_values

@@ -11,13 +11,14 @@ import torch
 from agent.agent import Agent
 from agent.config import AgentConfig
 from agent.task import TaskSpec
+from agent.text_policy import TextPolicy
 from agent.weights import flat_weights
 from learner.batch_source import BatchSource, NoData, TaskSources
 from learner.checkpoint import MANIFEST, latest_checkpoint, restore_checkpoint, save_checkpoint, whole_checkpoints
 from learner.config import LearnerConfig
 from learner.learner import Diverged, Learner
 from learner.optimiser import learning_rate
-from tests.agent.tasks import CONTROL, GRID, TASKS
+from tests.agent.tasks import CONTROL, GRID, QUESTION, TASKS
 from tests.learner.windows import ListStream, random_window
 
 SETTINGS = {"windows_per_batch": 8, "tokens_per_row": 160, "steps": 40, "warmup_steps": 2, "prefetch_batches": 0}
@@ -166,10 +167,11 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("embedding", ["fused", "per_element"])
 def test_one_batch_overfits_for_every_kind_of_target(embedding: str) -> None:
-    """To under 0.01 nats a target, actions of both kinds and returns."""
+    """To under 0.01 nats a target, actions of all kinds and returns; and then the policy says the texts."""
     learner = make_learner(
-        online_share=0.0, steps=400, learning_rate=3e-3, width=64, weight_decay=0.0, prompt_share=0.0,
-        tokens_per_row=500, return_dropout=0.0, agent={"observation_embedding": embedding, "returns": "masked"},
+        tasks=(*TASKS, QUESTION), online_share=0.0, steps=400, learning_rate=3e-3, width=64, weight_decay=0.0,
+        prompt_share=0.0, tokens_per_row=500, return_dropout=0.0,
+        agent={"observation_embedding": embedding, "returns": "masked"},
     )  # fmt: skip
     one = learner.batches.make()
     learner.batches.get = lambda: one  # type: ignore[method-assign]
@@ -177,8 +179,14 @@ def test_one_batch_overfits_for_every_kind_of_target(embedding: str) -> None:
         learner.step()
         if learner.step_count % 100 == 0:
             metrics = learner.metrics()
-    for kind in ("discrete", "continuous", "return"):
+    for kind in ("discrete", "continuous", "text", "return"):
         assert metrics[f"loss/{kind}"] < 0.01, kind
+    windows = learner._sources[QUESTION.name].streams["demonstrations"].windows
+    policy = TextPolicy(learner.agent, QUESTION, len(windows))
+    observation: dict[str, Any] = {"picture": np.stack([window.observation["picture"][0] for window in windows])}
+    observation["question"] = [window.metadata.texts["question"] for window in windows]
+    said = policy.act(observation, np.ones(len(windows), bool)).action
+    np.testing.assert_array_equal(said, np.stack([window.action[0] for window in windows]))
 
 
 def test_activation_checkpointing_changes_no_gradient() -> None:

@@ -11,6 +11,7 @@ from tests.agent.tasks import MISSIONS, random_observation, random_values
 
 def random_window(task: TaskSpec, length: int, rng: np.random.Generator, version: int = -1) -> Window:
     """A window of random values that fits the task's signature."""
+    length = 1 if task.says_text else length
     action = random_values(task.action, (length,), rng)
     texts = {key: str(rng.choice(MISSIONS)) for key, spec in task.observation.items() if spec.kind == "text"}
     window = Window(

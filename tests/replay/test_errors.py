@@ -148,4 +148,4 @@ def test_memory_estimates(task: Callable[..., TaskSpec]) -> None:
     assert estimates["online/test/a"].windows == 100 and estimates["demonstrations/test/a"].windows == 50
     assert estimates["online/test/a"].raw_bytes > 100 * 17 * 6 * 8 * 3
     assert estimates["online/test/a"].bytes == pytest.approx(2 * estimates["demonstrations/test/a"].bytes, rel=0.01)
-    assert expected_windows(1000, 10, config) == 144  # (1000 + 10 * 15) / 8
+    assert expected_windows(1000, 10, (16, 8)) == 144  # (1000 + 10 * 15) / 8

@@ -1,0 +1,1 @@
+"""Where the pairs of text tasks come from, one module a source."""
