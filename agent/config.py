@@ -19,6 +19,8 @@ class AgentConfig:
             observation to a few embeddings with weights shared over tasks.
         image_embeddings: positions that ``fused`` gives to one image.
         image_channels: width of the ``fused`` image convolutions.
+        image_maxima: whether ``fused`` also reads the greatest value of each feature over the whole image, which says
+            that something is there, wherever it is. (Off where a checkpoint is older than this key.)
         positions: ``rotary``, or ``xl``: the paper's Transformer-XL scores of distances, with a projection a layer.
         attention: backend: ``fused`` (PyTorch's kernels), ``dense`` (the formula) or ``flexible`` (compiled for CUDA).
         attention_window: tokens that a token sees, itself included, beside a learned sink; null sees all. Acting with
@@ -39,6 +41,7 @@ class AgentConfig:
     observation_embedding: str = "fused"
     image_embeddings: int = 2
     image_channels: int = 32
+    image_maxima: bool = False
     positions: str = "rotary"
     attention: str = "fused"
     attention_window: int | None = None

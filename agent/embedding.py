@@ -68,15 +68,19 @@ class ImageEncoder(nn.Module):
         self.middle = nn.Conv2d(channels, 2 * channels, 4, stride=2, padding=1)
         self.film = Film(config.width, 2 * channels)
         self.top = nn.Conv2d(2 * channels, 2 * channels, 4, stride=2, padding=1)
-        self.out = nn.Linear(2 * channels * math.prod(self.CELLS), config.image_embeddings * config.width)
+        self.maxima = config.image_maxima
+        features = 2 * channels * (math.prod(self.CELLS) + (2 if self.maxima else 0))
+        self.out = nn.Linear(features, config.image_embeddings * config.width)
 
     def forward(self, image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         """uint8 [n * C, height, width, 1 or 3] to [n * C, image_embeddings, d]."""
         x = pixels(image).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         x = functional.gelu(self.stem(x))
-        x = functional.gelu(self.film(self.middle(x), text))
-        x = functional.gelu(self.top(x))
-        x = functional.adaptive_avg_pool2d(x, self.CELLS).flatten(1)
+        middle = functional.gelu(self.film(self.middle(x), text))
+        top = functional.gelu(self.top(middle))
+        x = functional.adaptive_avg_pool2d(top, self.CELLS).flatten(1)
+        if self.maxima:
+            x = torch.cat((x, middle.amax((2, 3)), top.amax((2, 3))), dim=1)
         return self.out(x).unflatten(-1, (self.embeddings, -1))
 
 

@@ -1,6 +1,7 @@
 """Questions and captions whose truth is known: pictures of BabyAI rooms, and what stands in them.
 
-A picture shows a whole room from above, 8 pixels a cell, 64 x 64 in all. Nothing here is a stock: a seed makes a room.
+A picture shows a whole room from above, 16 pixels a cell, 80 x 80 for the default level, whose rooms hold two things.
+Nothing here is a stock: a seed makes a room.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from actors.environments.babyai import make_level
 from actors.environments.text_sources.source import Pair
 from agent.task import ArraySpec
 
-PIXELS_PER_CELL = 8
+PIXELS_PER_CELL = 16
 KINDS = ("key", "ball", "box")
 PLURAL = {"key": "keys", "ball": "balls", "box": "boxes"}
 QUESTION_STREAM = 0x9E
@@ -22,7 +23,7 @@ QUESTION_STREAM = 0x9E
 class _Rooms:
     """Rooms of one level of BabyAI, by seed."""
 
-    def __init__(self, level: str = "GoToLocalS8N4") -> None:
+    def __init__(self, level: str = "GoToLocalS5N2") -> None:
         self._level = make_level(f"babyai/{level}", {})
         self._level.reset(seed=0)
         side = (self._level.height * PIXELS_PER_CELL, self._level.width * PIXELS_PER_CELL, 3)
@@ -58,7 +59,7 @@ class BabyAIQuestions(_Rooms):
 
     LONGEST_QUESTION = 64
 
-    def __init__(self, level: str = "GoToLocalS8N4") -> None:
+    def __init__(self, level: str = "GoToLocalS5N2") -> None:
         super().__init__(level)
         self.observation["question"] = ArraySpec("text", max_bytes=self.LONGEST_QUESTION)
         self.max_bytes = max(len(word) for word in (*COLOR_NAMES, *KINDS))
