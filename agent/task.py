@@ -133,7 +133,7 @@ class TaskSpec:
         if self.context_steps < 1 or self.return_horizon < 0:
             raise ValueError(f"{self.name}: context_steps must be at least 1 and return_horizon at least 0")
         if self.return_range is not None:
-            low, high = map(float, self.return_range)
+            low, high = map(float, self.return_range)  # a list, where it comes from a configuration
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
                 raise ValueError(
                     f"{self.name}: return_range must be two finite numbers, low and high, not {low}, {high}"

@@ -8,7 +8,6 @@ appendix B): one RGB frame, without stacking, since the sequence model sees earl
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -115,10 +114,6 @@ def make(
     task_name: str,
     num_envs: int,
     *,
-    context_steps: int = 8,
-    return_horizon: int = 0,
-    random_return: float | None = None,
-    reference_return: float | None = None,
     full_action_space: bool = False,
     repeat_action_probability: float = 0.25,
     max_episode_steps: int = 27_000,
@@ -129,7 +124,6 @@ def make(
     Args:
         task_name: for example ``atari/montezuma_revenge``.
         num_envs: number of copies E.
-        context_steps, return_horizon, random_return, reference_return: go into the `TaskSpec`.
         full_action_space: all 18 joystick actions, rather than those that the game uses.
         repeat_action_probability: that a *frame* repeats the action of the frame before it (sticky actions).
         max_episode_steps: steps after which an episode is cut; 27,000 are 30 minutes of play (Machado et al. 2018).
@@ -174,10 +168,6 @@ def make(
         name=task_name,
         observation={"image": ArraySpec("image", (IMAGE_HEIGHT, IMAGE_WIDTH, 3))},
         action=ArraySpec("discrete", num_values=len(vector.ale.get_action_set())),
-        random_return=math.nan if random_return is None else random_return,
-        reference_return=math.nan if reference_return is None else reference_return,
-        return_horizon=return_horizon,
-        context_steps=context_steps,
         action_repeat=FRAME_SKIP,
         max_episode_steps=max_episode_steps,
     )

@@ -7,7 +7,6 @@ Seven discrete actions. Reward is minigrid's own: 1 - 0.9 * steps / limit on suc
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -216,11 +215,6 @@ def _longest_episode(environment: RoomGridLevel) -> int:
 def make(
     task_name: str,
     num_envs: int,
-    *,
-    context_steps: int = 8,
-    return_horizon: int = 0,
-    random_return: float | None = None,
-    reference_return: float | None = None,
     **arguments: Any,
 ) -> BabyAIEnvironment:
     """E copies of one level; ``arguments`` go to the level's constructor (``room_size``, ``max_steps``, ...)."""
@@ -234,10 +228,6 @@ def make(
             "mission": ArraySpec("text", max_bytes=LONG_MISSION_BYTES if long else MISSION_BYTES),
         },
         action=ArraySpec("discrete", num_values=NUM_ACTIONS),
-        random_return=math.nan if random_return is None else random_return,
-        reference_return=math.nan if reference_return is None else reference_return,
-        return_horizon=return_horizon,
-        context_steps=context_steps,
         max_episode_steps=_longest_episode(environments[0]),
     )
     return BabyAIEnvironment(task, environments)

@@ -216,11 +216,6 @@ class _Pictures:
 def make(
     task_name: str,
     num_envs: int,
-    *,
-    context_steps: int = 8,
-    return_horizon: int = 0,
-    random_return: float | None = None,
-    reference_return: float | None = None,
     **arguments: Any,
 ) -> DMControlEnvironment:
     """E environments of ``dm_control/<domain>-<task>``; other ``arguments`` go to the suite's task (``time_limit``...).
@@ -248,10 +243,6 @@ def make(
         name=task_name,
         observation={key: ArraySpec("continuous", np.shape(value) or (1,)) for key, value in values.items()},
         action=ArraySpec("continuous", first.action_spec().shape, low=-1.0, high=1.0),
-        random_return=math.nan if random_return is None else random_return,
-        reference_return=math.nan if reference_return is None else reference_return,
-        return_horizon=return_horizon,
-        context_steps=context_steps,
         action_repeat=first._n_sub_steps,
         max_episode_steps=0 if math.isinf(first._step_limit) else math.ceil(first._step_limit),
     )

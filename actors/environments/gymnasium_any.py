@@ -7,7 +7,6 @@ environments reset themselves.
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -130,10 +129,6 @@ def make(
     num_envs: int,
     *,
     entry_point: str | None = None,
-    context_steps: int = 8,
-    return_horizon: int = 0,
-    random_return: float | None = None,
-    reference_return: float | None = None,
     **arguments: Any,
 ) -> GymnasiumEnvironment:
     """E copies of a Gymnasium environment.
@@ -142,7 +137,6 @@ def make(
         task_name: ``gymnasium/<id>``, or any name with ``entry_point`` or with the argument ``id``.
         num_envs: number of copies E.
         entry_point: ``module:function`` that is called with ``arguments`` and returns a `gymnasium.Env`.
-        context_steps, return_horizon, random_return, reference_return: go into the `TaskSpec`.
         arguments: for the environment. ``id`` names an id with a slash in it: ``ALE/Pong-v5``.
 
     Raises:
@@ -161,10 +155,6 @@ def make(
             name=task_name,
             observation={part.key: part.spec for part in parts},
             action=action.spec,
-            random_return=math.nan if random_return is None else random_return,
-            reference_return=math.nan if reference_return is None else reference_return,
-            return_horizon=return_horizon,
-            context_steps=context_steps,
             max_episode_steps=(environments[0].spec and environments[0].spec.max_episode_steps) or 0,
         )
     except gymnasium.error.DependencyNotInstalled as error:

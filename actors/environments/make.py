@@ -6,11 +6,11 @@ import dataclasses
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from typing import Any
 
 from actors.config import ActorConfig, check_actor_config
 from actors.environments.checked import CheckedEnvironment
 from actors.environments.failures import EnvironmentFailed, LibraryMissing, UnknownTask
+from actors.environments.vector_environment import VectorEnvironment
 from agent.task import TaskSpec
 
 
@@ -31,6 +31,9 @@ ADAPTERS = {
     "gymnasium": Adapter("actors.environments.gymnasium_any", "gymnasium", "gymnasium"),
 }
 """By domain, the part of a task name before the slash."""
+
+OF_THE_RUN = ("context_steps", "return_horizon", "random_return", "reference_return", "return_range")
+"""Fields of `TaskSpec` that no environment knows: the actor config says them."""
 
 
 def adapter_of(config: ActorConfig) -> Adapter:
@@ -59,19 +62,16 @@ def make_environment(config: ActorConfig, num_envs: int) -> CheckedEnvironment:
             f"{config.task} needs {adapter.package}, which is not installed; "
             f"install it with: pip install -c constraints.txt {adapter.package}"
         )
-    settings: dict[str, Any] = dict(
-        context_steps=config.context_steps,
-        return_horizon=config.return_horizon,
-        random_return=config.random_return,
-        reference_return=config.reference_return,
-    )
-    if config.entry_point:
-        settings["entry_point"] = config.entry_point
-    clash = sorted(settings.keys() & config.arguments.keys())
+    clash = sorted({*OF_THE_RUN, "entry_point"} & config.arguments.keys())
     if clash:
         raise ValueError(f"{config.task}: {', '.join(clash)} belongs beside `arguments`, not into it")
-    module = importlib.import_module(adapter.module)
-    return CheckedEnvironment(module.make(config.task, num_envs, **settings, **config.arguments))
+    own = {"entry_point": config.entry_point} if config.entry_point else {}
+    made: VectorEnvironment = importlib.import_module(adapter.module).make(
+        config.task, num_envs, **own, **config.arguments
+    )
+    asked = {name: getattr(config, name) for name in OF_THE_RUN}
+    made.task = dataclasses.replace(made.task, **{name: each for name, each in asked.items() if each is not None})
+    return CheckedEnvironment(made)
 
 
 def task_spec(config: ActorConfig) -> TaskSpec:

@@ -7,7 +7,6 @@ where exactly the right text was said (spaces and case aside), else 0: so the me
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -114,11 +113,6 @@ class TextEnvironment:
 def make(
     task_name: str,
     num_envs: int,
-    *,
-    context_steps: int = 1,
-    return_horizon: int = 0,
-    random_return: float | None = None,
-    reference_return: float | None = None,
     **arguments: Any,
 ) -> TextEnvironment:
     """E slots of one task; ``arguments`` go to its source."""
@@ -127,10 +121,7 @@ def make(
         name=task_name,
         observation=source.observation,
         action=ArraySpec("text", (source.max_bytes,), max_bytes=source.max_bytes),
-        random_return=math.nan if random_return is None else random_return,
-        reference_return=math.nan if reference_return is None else reference_return,
-        return_horizon=return_horizon,
-        context_steps=context_steps,
+        context_steps=1,
         max_episode_steps=1,
     )
     for seed in range(3):  # a source whose texts are too long is refused now

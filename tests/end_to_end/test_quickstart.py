@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 BARS = {"dm_control/cartpole-swingup": 0.8, "babyai/GoToLocal": 0.8, "atari/boxing": 0.3}
+QUESTIONS = "text/babyai-questions"
 QUARTER_OF_AN_HOUR = 15 * 60
 
 
@@ -19,10 +20,12 @@ def test_one_set_of_weights_plays_three_domains(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "distributed.cli", *command], check=True, timeout=2 * QUARTER_OF_AN_HOUR)
     assert time.monotonic() - began < QUARTER_OF_AN_HOUR
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["tasks"].keys() == BARS.keys()
+    assert result["tasks"].keys() == BARS.keys() | {QUESTIONS}
     for task, bar in BARS.items():
         assert result["tasks"][task]["episodes"] >= 20
         assert result["tasks"][task]["demonstrator_normalised"] >= bar, task
+    scores = result["tasks"][QUESTIONS]["text"]
+    assert scores["accuracy"] > max(scores["without_picture"], scores["most_frequent_answer"]) + 0.1
     assert result["online_windows_learned"] > 0
     for name in ("config.yaml", "run.json", "learning_curves.png"):
         assert (tmp_path / "run" / name).stat().st_size > 0

@@ -179,12 +179,12 @@ def test_a_game_ends_by_itself() -> None:
 
 
 def test_task_spec() -> None:
-    task = atari.make("atari/breakout", 1, context_steps=4, random_return=1.7, reference_return=30.5).task
+    task = atari.make("atari/breakout", 1).task
     assert task == TaskSpec.from_json(task.to_json())
     assert task.observation["image"].shape == (64, 80, 3) and task.action.num_values == 4
-    assert (task.action_repeat, task.max_episode_steps, task.context_steps) == (4, 27_000, 4)
+    assert (task.action_repeat, task.max_episode_steps) == (4, 27_000)
     assert atari.make("atari/breakout", 1, full_action_space=True).task.action.num_values == 18
-    assert task.normalised(30.5) == 1.0 and task.instruction is None
+    assert task.instruction is None
 
 
 @pytest.mark.parametrize("name", ["atari/montezuma_revenge", "atari/pong"])

@@ -68,12 +68,9 @@ def test_models_that_slots_share_are_never_written_to(domain: str) -> None:
 
 
 def test_task_spec() -> None:
-    environment = dm_control.make(
-        "dm_control/finger-turn_easy", 1, context_steps=3, return_horizon=7, reference_return=9
-    )
+    environment = dm_control.make("dm_control/finger-turn_easy", 1)
     task = environment.task
     assert task.observation["dist_to_target"].shape == (1,)  # a scalar
-    assert (task.context_steps, task.return_horizon, task.reference_return) == (3, 7, 9)
     assert (task.action_repeat, task.max_episode_steps) == (2, 1000)
     assert (task.action.kind, task.action.shape, task.action.low, task.action.high) == ("continuous", (2,), -1, 1)
 

@@ -45,8 +45,19 @@ def test_every_shipped_config_makes_its_task(path: Path) -> None:
     assert observation.keys() == task.observation.keys()
     for _ in range(2):
         step = environment.step(np.zeros((2, *task.action.shape), task.action.dtype))
-        assert np.isfinite(step.reward).all() and not step.done.any()
+        assert np.isfinite(step.reward).all() and step.done.all() == task.says_text
+        if task.says_text:  # an episode is one step
+            environment.reset([0, 1], [5, 6])
     environment.close()
+
+
+def test_what_belongs_to_the_run_goes_into_the_task() -> None:
+    config = ActorConfig(
+        task="gymnasium/CartPole-v1", context_steps=3, return_horizon=7, random_return=22.0, return_range=[0, 500]
+    )
+    task = make.task_spec(config)
+    assert (task.context_steps, task.return_horizon, task.random_return) == (3, 7, 22.0)
+    assert task.return_range == (0.0, 500.0) and np.isnan(task.reference_return)
 
 
 def test_shipped_configs_cover_the_three_domains() -> None:
@@ -68,6 +79,8 @@ def test_shipped_configs_cover_the_three_domains() -> None:
         (ActorConfig(task="babyai/GoToLocal", online_share=1.5), ValueError, "online_share must be between 0 and 1"),
         (ActorConfig(task="babyai/GoToLocal", context_steps=0), ValueError, "context_steps must be at least 1"),
         (ActorConfig(task="babyai/GoToLocal", weight=0.0), ValueError, "weight must be a positive number"),
+        (ActorConfig(task="babyai/GoToLocal", return_range=[1.0, 0.0]), ValueError, "return_range must be two finite"),
+        (ActorConfig(task="babyai/GoToLocal", return_range=[1.0]), ValueError, "return_range must be two finite"),
         (ActorConfig(task="t/spaces", entry_point="unsupported:make"), SpaceNotSupported, "not bounded"),
     ],
 )
