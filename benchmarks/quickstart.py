@@ -14,6 +14,7 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,11 @@ from distributed.result import Result
 LIMIT_SECONDS = 20 * 60
 
 
-def run_folder(seed: int, runs: Path) -> Path:
-    """The finished run of one seed, made now if there is none."""
-    folder = runs / f"quickstart-seed{seed}"
+def run_folder(seed: int, runs: Path, label: str = "", overrides: Sequence[str] = ()) -> Path:
+    """The finished run of one seed with ``overrides``, made now if there is none."""
+    folder = runs / f"quickstart{label}-seed{seed}"
     if not (folder / "result.json").exists():
-        command = ["experiment=quickstart", f"name={folder.name}", f"seed={seed}", f"logging.folder={runs}"]
+        command = ["experiment=quickstart", f"name={folder.name}", f"seed={seed}", f"logging.folder={runs}", *overrides]
         subprocess.run([sys.executable, "-m", "distributed.cli", "train", *command], check=True, timeout=LIMIT_SECONDS)
     return folder
 

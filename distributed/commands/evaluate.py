@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompt",
         metavar="SET|own|none",
         default="none",
-        help="begin every context with the first timesteps of a set's best demonstration (own: the task's own set)",
+        help="begin every context with the first timesteps of a set's best demonstration (own: the task's own set; "
+        "text tasks take none)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the scores, in the form of result.json")
     parser.add_argument("--deadline", type=float, default=1800.0, help="seconds for each task (default: %(default)s)")
@@ -124,7 +125,7 @@ def task_prompt(wanted: str, actor: ActorConfig, task: TaskSpec) -> Prompt | Non
     from actors.demonstrations.open_set import open_set
     from agent.context import Prompt
 
-    if wanted == "none":
+    if wanted == "none" or (wanted == "own" and task.says_text):  # an episode of one step takes no prompt
         return None
     if wanted == "own" and actor.demonstrations is None:
         raise ValueError("its actor config names no demonstrations; give --prompt a set")

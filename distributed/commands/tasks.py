@@ -45,7 +45,7 @@ def describe(listing: TaskListing) -> str:
     if listing.spec is None:
         return "installed" if listing.installed else "NOT INSTALLED"
     observation = ", ".join(f"{key} {describe_array(spec)}" for key, spec in listing.spec.observation.items())
-    return f"{observation} -> {describe_array(listing.spec.action)}"
+    return f"{observation or 'nothing'} -> {describe_array(listing.spec.action)}"
 
 
 def describe_array(spec: ArraySpec) -> str:

@@ -12,11 +12,12 @@ from actors.config import ActorConfig
 from agent.agent import Agent
 from agent.config import AgentConfig
 from agent.policy import Policy
-from benchmarks import environment_actor, learner
+from benchmarks import embeddings, environment_actor, learner
 from benchmarks.actor_parts import make_player
 from benchmarks.matmul_rate import DecoderShape, MatmulRate
 from benchmarks.plain_decoder import PlainDecoder, PlainUpdate
 from benchmarks.report import write_report
+from distributed.result import Result, TaskResult
 from replay.config import ReplayConfig
 from replay.server import start_replay_server
 
@@ -121,3 +122,42 @@ def test_a_task_without_an_actor_config_is_refused(
     with pytest.raises(SystemExit):
         environment_actor.main()
     assert "no actor config for atari/nonsense; there are" in capsys.readouterr().err
+
+
+def finished_run(folder: Path, score: float) -> None:
+    """A run folder as the embeddings benchmark reads it: three points and a result of one task."""
+    folder.mkdir(parents=True)
+    shared = {
+        name: 1.0
+        for name in (
+            "system/time_to_first_update_s", "learner/step_ms", "learner/data_wait_fraction", "lag/versions_mean",
+            "lag/seconds_mean",
+        )
+    }  # fmt: skip
+    points = [
+        shared | {"counts/learner_minutes": minutes, "demonstrator_normalised/a/b": value}
+        for minutes, value in ((0.1, 0.0), (0.4, 0.2), (0.6, 0.5))
+    ]
+    (folder / "metrics.jsonl").write_text(
+        "".join(
+            json.dumps({"learner_steps": 1, "environment_steps": 1, "wall_seconds": 1.0, "values": point}) + "\n"
+            for point in points
+        )
+    )
+    task = TaskResult(20, 1.0, (0.9, 1.1), 0.5, score)
+    Result(0, 1, "greedy", {"a/b": task}, 10, 20, 30.0, 0).write(folder / "result.json")
+
+
+def test_embeddings_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    for seed, score in enumerate((0.25, 0.75)):
+        finished_run(tmp_path / "runs" / f"quickstart-seed{seed}", score)
+        finished_run(tmp_path / "runs" / f"quickstart-per-element-seed{seed}", score / 2)
+    assert embeddings.curve(tmp_path / "runs" / "quickstart-seed0", "a/b") == {0: pytest.approx(0.1), 1: 0.5}
+    out = tmp_path / "embeddings.json"
+    words = ["embeddings", "--seeds", "0", "1", "--runs", str(tmp_path / "runs"), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", words)
+    embeddings.main()
+    report = json.loads(out.read_text())
+    assert report["fused"]["mean"] == {"a/b": 0.5} and report["per_element"]["mean"] == {"a/b": 0.25}
+    assert "| a/b | 0.25, 0.75; 0.50 | 0.12, 0.38; 0.25 |" in capsys.readouterr().out
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
