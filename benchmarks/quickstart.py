@@ -89,7 +89,7 @@ def main() -> None:
         cells = " | ".join(f"{value:.2f}" for value in values)
         print(f"| {task} | {cells} | {statistics.fmean(values):.2f} |")
     for task, first in results[0].tasks.items():
-        for name in vars(first.text) if first.text is not None else ():
+        for name in list(vars(first.text))[1:] if first.text is not None else ():
             each = [getattr(result.tasks[task].text, name) for result in results]
             cells = " | ".join(f"{value:.2f}" for value in each)
             print(f"| {task}: {name.replace('_', ' ')} | {cells} | {statistics.fmean(each):.2f} |")

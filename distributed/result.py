@@ -91,8 +91,11 @@ class Result:
     failed: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain-data form; NaN becomes ``None``."""
+        """Plain-data form; NaN becomes ``None``, and only text tasks have a ``text``."""
         data = {"schema": SCHEMA} | dataclasses.asdict(self)
+        for task in data["tasks"].values():
+            if task["text"] is None:
+                del task["text"]
         return _without_nan(data)
 
     @classmethod
@@ -157,13 +160,13 @@ def text_table(result: Result) -> Table | None:
         "most frequent: what one constant answer can reach",
     )
     table.add_column("task")
-    for column in ("accuracy", "without\npicture", "most\nfrequent", "perplexity", "bits a byte"):
+    for column in ("texts", "accuracy", "without\npicture", "most\nfrequent", "perplexity", "bits a byte"):
         table.add_column(column, justify="right")
     for name, task in sorted(result.tasks.items()):
         if task.text is not None:
             scores = task.text
             accuracies = (scores.accuracy, scores.without_picture, scores.most_frequent_answer)
-            row = [*(_shown(each, ".2f") for each in accuracies), _shown(scores.perplexity, ".4g")]
+            row = [str(scores.texts), *(_shown(each, ".2f") for each in accuracies), _shown(scores.perplexity, ".4g")]
             table.add_row(name, *row, _shown(scores.bits_per_byte, ".3f"))
     return table if table.row_count else None
 
