@@ -16,6 +16,8 @@ class LearnerConfig:
         minutes: minutes of training after which it ends, if that comes first; the learning rate is scheduled over
             whichever is nearer its end, so that a slow machine anneals as well. None: steps alone.
         learning_rate, final_learning_rate_fraction, warmup_steps: linear warm-up, then cosine decay.
+        image_learning_rate: rate of the image encoders as a share of that of all else. They want less than the rest of
+            a small model: at 2e-3 nothing was learned of pictures that a quarter of it read well.
         weight_decay, beta1, beta2, epsilon, gradient_clip: AdamW and the norm to which gradients are clipped.
         loss_normalisation: ``row`` (every window weighs the same), ``task`` or ``token``.
         bin_smoothing: standard deviation, in bins, of the soft target around a continuous action's bin; 0 is Gato.
@@ -43,6 +45,7 @@ class LearnerConfig:
     steps: int = 2000
     minutes: float | None = None
     learning_rate: float = 1e-3
+    image_learning_rate: float = 1.0
     final_learning_rate_fraction: float = 0.1
     warmup_steps: int = 50
     weight_decay: float = 0.1
@@ -67,7 +70,15 @@ class LearnerConfig:
 
     def validate(self) -> None:
         """Raise ValueError, naming the key, where a value is out of range."""
-        for name in ("windows_per_batch", "tokens_per_row", "steps", "learning_rate", "data_deadline", "epsilon"):
+        for name in (
+            "windows_per_batch",
+            "tokens_per_row",
+            "steps",
+            "learning_rate",
+            "image_learning_rate",
+            "data_deadline",
+            "epsilon",
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"learner.{name} must be above 0, not {getattr(self, name)}")
         for name in (

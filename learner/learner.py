@@ -94,7 +94,7 @@ class Learner:
         torch.manual_seed(hash((self._seed, self.step_count)) % 2**31)
         rate = learning_rate(self.step_count, self.progress, self.config)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         self.optimiser.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16) if self._autocast else contextlib.nullcontext():
             loss, record = self._objective(self.agent, batch, self.config)

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
+from agent.embedding import ImageEncoder, PatchEncoder
 from learner.config import LearnerConfig
 
 
 def make_optimiser(model: nn.Module, config: LearnerConfig) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices only, not on norms and biases."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    """AdamW; weight decay on matrices only, not on norms and biases; each group has its ``scale`` of the rate."""
+    images = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, (ImageEncoder, PatchEncoder))
+        for parameter in module.parameters()
+    }
+    groups: list[dict[str, Any]] = []
+    for scale, of_images in ((1.0, False), (config.image_learning_rate, True)):
+        chosen = [p for p in model.parameters() if p.requires_grad and (id(p) in images) == of_images]
+        groups += [
+            {"params": [p for p in chosen if p.ndim >= 2], "weight_decay": config.weight_decay, "scale": scale},
+            {"params": [p for p in chosen if p.ndim < 2], "weight_decay": 0.0, "scale": scale},
+        ]
     return torch.optim.AdamW(
         groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=config.epsilon, fused=True
     )

@@ -238,3 +238,18 @@ def test_the_learning_rate_warms_up_and_decays_by_steps_or_time() -> None:
 def test_settings_out_of_range_name_their_key(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LearnerConfig(**changes).validate()
+
+
+def test_image_encoders_have_a_rate_of_their_own() -> None:
+    learner = make_learner(image_learning_rate=0.25, warmup_steps=1, steps=10)
+    learner.step()
+    images = {id(parameter) for parameter in learner.agent.observation.image.parameters()}  # type: ignore[union-attr]
+    seen = 0
+    for group in learner.optimiser.param_groups:
+        for parameter in group["params"]:
+            expected = learner.config.learning_rate * (0.25 if id(parameter) in images else 1.0)
+            assert group["lr"] == pytest.approx(expected)
+            seen += 1
+    assert seen == len(list(learner.agent.parameters()))
+    with pytest.raises(ValueError, match=r"learner\.image_learning_rate"):
+        make_learner(image_learning_rate=0.0)
