@@ -109,4 +109,4 @@ def read_picture(path: Path, spec: ArraySpec) -> np.ndarray:
         raise ClowderError(f"--image {path} is no PNG or JPEG") from None
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise ClowderError(f"--image {path} cannot be read ({error})") from None
-    return np.asarray(picture).reshape(spec.shape)
+    return np.array(picture).reshape(spec.shape)  # a copy, which torch may write to

@@ -47,5 +47,5 @@ class EasyVQA:
         """See `TextSource`."""
         questions, answers, pictures, paths = self._split(held_out(seed))
         index = int(np.random.default_rng(seed).integers(len(questions)))
-        picture = np.asarray(Image.open(paths[pictures[index]], formats=["PNG"]).convert("RGB"))
+        picture = np.array(Image.open(paths[pictures[index]], formats=["PNG"]).convert("RGB"))
         return Pair({"picture": picture, "question": questions[index]}, answers[index])
