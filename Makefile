@@ -23,7 +23,7 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-# About 8 minutes on two cores.
+# About 7 minutes on two cores.
 test: lint
 	$(BIN)/python -m pytest -m "not learning" --cov --cov-report=term
 

@@ -10,23 +10,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from agent.acting import Acting
 from agent.agent import Agent
 from agent.config import DecodingConfig
 from agent.context import Cached, Context, Prompt, Reader, Recompute
-from agent.quantisation import int8_agent
 from agent.sampling import Action, choose
 from agent.task import TaskSpec
 from agent.text_policy import TextPolicy
 from agent.tokenizer import bin_centres, encode_return
-from agent.weights import load_weights
 
 
-class Policy:
+class Policy(Acting):
     """Acts in one task for ``num_slots`` environments, all with the same prompt, if any.
 
     Attributes:
         context: the timesteps it has seen.
-        version, published_at: of the weights.
 
     Raises:
         ValueError: ``decoding.context`` is ``rolling`` or ``decoding.returns`` not ``none``, and the agent was not
@@ -42,16 +40,7 @@ class Policy:
         seed: int = 0,
         prompt: Prompt | None = None,
     ) -> None:
-        self.agent = agent.eval()
-        self.task = task
-        self.num_slots = num_slots
-        self.decoding = decoding or DecodingConfig()
-        self.decoding.validate()
-        self.version = -1
-        self.published_at = 0.0
-        self._generator = torch.Generator().manual_seed(seed)
-        self._legal = agent.legal(task)
-        self._acting = self._make_acting()
+        super().__init__(agent, task, num_slots, decoding, seed)
         self.context = Context(
             self._acting, task, num_slots, hide=self.decoding.past_actions == "hidden", prompt=prompt
         )
@@ -65,14 +54,8 @@ class Policy:
 
     def load_weights(self, version: int, weights: dict[str, np.ndarray], published_at: float = 0.0) -> None:
         """Swap the weights, at any time: what is kept of the context is read anew, so versions never mix."""
-        load_weights(self.agent, weights)
-        if self._acting is not self.agent:
-            self._acting.transformer = self._make_acting().transformer
-        self.version, self.published_at = version, published_at
+        super().load_weights(version, weights, published_at)
         self._reader.forget()
-
-    def _make_acting(self) -> Agent:
-        return int8_agent(self.agent) if self.decoding.weights == "int8" else self.agent
 
     @torch.inference_mode()
     def act(self, observation: dict[str, Any], is_first: np.ndarray) -> Action:

@@ -8,50 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from agent.agent import Agent
+from agent.acting import Acting
 from agent.attention import Layout
-from agent.config import DecodingConfig
 from agent.context import last
 from agent.inputs import TaskInputs, encode_said, encode_texts
-from agent.quantisation import int8_agent
 from agent.sampling import Action, choose
-from agent.task import TaskSpec
-from agent.weights import load_weights
 
 
-class TextPolicy:
+class TextPolicy(Acting):
     """Answers in one task whose actions are texts; used like `agent.policy.Policy`.
 
     An episode is one step, so nothing is kept between two calls of `act`, and a prompt has no room. All tokens so far
     are read again for each new one.
-
-    Attributes:
-        version, published_at: of the weights.
     """
-
-    def __init__(
-        self, agent: Agent, task: TaskSpec, num_slots: int, decoding: DecodingConfig | None = None, seed: int = 0
-    ) -> None:
-        self.agent = agent.eval()
-        self.task = task
-        self.num_slots = num_slots
-        self.decoding = decoding or DecodingConfig()
-        self.decoding.validate()
-        self.version = -1
-        self.published_at = 0.0
-        self._generator = torch.Generator().manual_seed(seed)
-        self._legal = agent.legal(task)
-        self._acting = self._make_acting()
-
-    def load_weights(self, version: int, weights: dict[str, np.ndarray], published_at: float = 0.0) -> None:
-        """Swap the weights, at any time."""
-        load_weights(self.agent, weights)
-        if self._acting is not self.agent:
-            self._acting.transformer = self._make_acting().transformer
-        self.version, self.published_at = version, published_at
-
-    def _make_acting(self) -> Agent:
-        return int8_agent(self.agent) if self.decoding.weights == "int8" else self.agent
 
     @torch.inference_mode()
     def act(self, observation: dict[str, Any], is_first: np.ndarray) -> Action:

@@ -129,8 +129,9 @@ def make_batch(agent: Agent, groups: Sequence[tuple[TaskInputs, Labels]], row_le
         predicting = place[:, :, width - elements - 1 : width - 1]
         chosen = labels.mask.numpy()[..., None] & mask[:, :, width - elements :]
         legal = agent.legal(inputs.task)
-        ids = legal.start + labels.action
-        if not inputs.task.says_text:
+        if inputs.task.says_text:
+            ids = legal.start + labels.action
+        else:
             ids = encode_action(labels.action, inputs.task.action, agent.vocabulary)
         of_target = np.broadcast_to(windows[:, None, None], predicting.shape)
         targets.append(

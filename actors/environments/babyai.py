@@ -212,11 +212,7 @@ def _longest_episode(environment: RoomGridLevel) -> int:
     return cells * max(navigations)
 
 
-def make(
-    task_name: str,
-    num_envs: int,
-    **arguments: Any,
-) -> BabyAIEnvironment:
+def make(task_name: str, num_envs: int, **arguments: Any) -> BabyAIEnvironment:
     """E copies of one level; ``arguments`` go to the level's constructor (``room_size``, ``max_steps``, ...)."""
     environments = [make_level(task_name, arguments) for _ in range(num_envs)]
     long = "seq" in getattr(environments[0], "instr_kinds", ())

@@ -213,11 +213,7 @@ class _Pictures:
         self._gl.free()
 
 
-def make(
-    task_name: str,
-    num_envs: int,
-    **arguments: Any,
-) -> DMControlEnvironment:
+def make(task_name: str, num_envs: int, **arguments: Any) -> DMControlEnvironment:
     """E environments of ``dm_control/<domain>-<task>``; other ``arguments`` go to the suite's task (``time_limit``...).
 
     Raises:

@@ -110,11 +110,7 @@ class TextEnvironment:
         }
 
 
-def make(
-    task_name: str,
-    num_envs: int,
-    **arguments: Any,
-) -> TextEnvironment:
+def make(task_name: str, num_envs: int, **arguments: Any) -> TextEnvironment:
     """E slots of one task; ``arguments`` go to its source."""
     source = make_source(task_name, arguments)
     task = TaskSpec(

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distributed.commands.run_arguments import add_run
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -15,20 +17,13 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the command."""
-    parser.add_argument("run", metavar="RUN", help="a run folder, or its name in runs/")
+    add_run(parser)
     parser.add_argument("question", nargs="?", help="leave it out for a caption, or for a passage of a document")
     parser.add_argument("--image", type=Path, metavar="FILE", help="a PNG or JPEG; it is scaled to the task's size")
     parser.add_argument("--task", help="task name or short name, where several of the run would fit")
     parser.add_argument("--sample", action="store_true", help="sample the answer rather than take the likeliest tokens")
     parser.add_argument("--temperature", type=float, default=1.0, help="of --sample (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of --sample (default: %(default)s)")
-    parser.add_argument(
-        "--config-dir",
-        metavar="DIR",
-        action="append",
-        default=[],
-        help="your own folder with actors/, for tasks with an entry_point",
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -72,9 +67,7 @@ def fitting_task(agent: Agent, image: bool, question: bool, only: str | None) ->
         which = "this run was trained on no text task" if only is None else f"{only} is no text task"
         raise ClowderError(f"{which}; train one with babyai_questions, easy_vqa or a text task of your own")
     given = sorted(["image"] * image + ["text"] * question)
-    found = [
-        task for task in texts.values() if sorted(spec.kind for spec in task.observation.values()) == given
-    ]  # fmt: skip
+    found = [task for task in texts.values() if sorted(spec.kind for spec in task.observation.values()) == given]
     if len(found) == 1:
         return found[0]
     if found:

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distributed.commands.run_arguments import add_overrides, add_run
+
 if TYPE_CHECKING:
     from actors.config import ActorConfig
     from agent.context import Prompt
@@ -14,13 +16,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the command."""
-    parser.add_argument("run", metavar="RUN", help="a run folder, or its name in runs/")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="evaluation.* only, such as evaluation.decoding.discrete=greedy",
-    )
+    add_run(parser)
+    add_overrides(parser)
     parser.add_argument("--task", action="append", help="only this task; may be repeated (default: all of the run)")
     parser.add_argument("--episodes", type=int, help="per task (default: evaluation_episodes of its actor config)")
     parser.add_argument(
@@ -35,13 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the scores, in the form of result.json")
     parser.add_argument("--deadline", type=float, default=1800.0, help="seconds for each task (default: %(default)s)")
-    parser.add_argument(
-        "--config-dir",
-        metavar="DIR",
-        action="append",
-        default=[],
-        help="your own folder with actors/, for tasks with an entry_point",
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,27 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from distributed.commands.run_arguments import add_overrides, add_run
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the command."""
-    parser.add_argument("run", metavar="RUN", help="a run folder, or its name in runs/")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="evaluation.* only, such as evaluation.decoding.discrete=greedy",
-    )
+    add_run(parser)
+    add_overrides(parser)
     parser.add_argument("--task", required=True, help="task name or short name")
     parser.add_argument("--video", type=Path, required=True, metavar="FILE", help="the MP4 to write")
     parser.add_argument("--seed", type=int, help="of the episode (default: the first reporting seed)")
     parser.add_argument("--steps", type=int, default=2000, help="longest video in steps (default: %(default)s)")
-    parser.add_argument(
-        "--config-dir",
-        metavar="DIR",
-        action="append",
-        default=[],
-        help="your own folder with actors/, for tasks with an entry_point",
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:
