@@ -7,6 +7,7 @@ import torch
 
 from agent.agent import Agent
 from agent.config import DecodingConfig
+from agent.packed_linears import can_pack, packed_agent
 from agent.quantisation import int8_agent
 from agent.task import TaskSpec
 from agent.weights import load_weights
@@ -41,4 +42,6 @@ class Acting:
         self.version, self.published_at = version, published_at
 
     def _make_acting(self) -> Agent:
-        return int8_agent(self.agent) if self.decoding.weights == "int8" else self.agent
+        if self.decoding.weights == "int8":
+            return int8_agent(self.agent)
+        return packed_agent(self.agent) if can_pack(self.agent) else self.agent

@@ -26,18 +26,6 @@ def drop_path(x: torch.Tensor, probability: float, training: bool) -> torch.Tens
     return x * (torch.rand(x.shape[0], 1, 1, device=x.device) < keep).to(x.dtype) / keep
 
 
-FEW_ROWS = range(2, 17)
-
-
-def project(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """``layer(x)``. For the few tokens of a step of acting on a CPU the weight stands on the left: the library's
-    product of so few rows with a transposed matrix takes half as long again."""
-    rows = x.numel() // x.shape[-1]
-    if rows not in FEW_ROWS or torch.is_grad_enabled() or x.is_cuda or type(layer) is not nn.Linear:
-        return layer(x)
-    return (layer.weight @ x.reshape(rows, -1).T).T.unflatten(0, x.shape[:-1])
-
-
 class RelativeProjection(nn.Module):
     """Transformer-XL's scores of distances (Dai et al. 2019, section 3.3): a projection and two biases a layer."""
 
@@ -112,13 +100,13 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor, shared: Shared, layer: int = 0) -> torch.Tensor:
         """[batch, length, d] to the same."""
         x = x + drop_path(self._attend(self.attention_norm(x), shared, layer), self.stochastic_depth, self.training)
-        value, gate = project(self.feedforward_in, self.feedforward_norm(x)).chunk(2, dim=-1)
-        mixed = project(self.feedforward_out, value * functional.gelu(gate))
+        value, gate = self.feedforward_in(self.feedforward_norm(x)).chunk(2, dim=-1)
+        mixed = self.feedforward_out(value * functional.gelu(gate))
         return x + drop_path(mixed, self.stochastic_depth, self.training)
 
     def _attend(self, x: torch.Tensor, shared: Shared, layer: int) -> torch.Tensor:
         batch, length, width = x.shape
-        q, k, v = project(self.query_key_value, x).chunk(3, dim=-1)
+        q, k, v = self.query_key_value(x).chunk(3, dim=-1)
         q, k, v = (t.reshape(batch, length, self.heads, -1).transpose(1, 2) for t in (q, k, v))
         bias = None if self.sink is None else q @ self.sink.key.transpose(-1, -2) / math.sqrt(q.shape[-1])
         if shared.angles is not None:
@@ -136,7 +124,7 @@ class Block(nn.Module):
             k = torch.cat((torch.zeros_like(k[:, :, :1]), k), dim=2)
             v = torch.cat((self.sink.value.to(v.dtype).expand(len(v), -1, -1, -1), v), dim=2)
         mixed = attention(q, k, v, shared.layout, None if bias is None else bias.to(q.dtype), self.backend)
-        return project(self.attention_out, mixed.transpose(1, 2).reshape(batch, length, width))
+        return self.attention_out(mixed.transpose(1, 2).reshape(batch, length, width))
 
 
 class Transformer(nn.Module):

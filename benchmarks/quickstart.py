@@ -24,12 +24,17 @@ from distributed.result import Result
 LIMIT_SECONDS = 20 * 60
 
 
-def run_folder(seed: int, runs: Path, label: str = "", overrides: Sequence[str] = ()) -> Path:
-    """The finished run of one seed with ``overrides``, made now if there is none."""
-    folder = runs / f"quickstart{label}-seed{seed}"
+def train_command(folder: Path, seed: int, overrides: Sequence[str] = ()) -> list[str]:
+    """The command of one run of the quickstart into ``folder``."""
+    words = ["experiment=quickstart", f"name={folder.name}", f"seed={seed}", f"logging.folder={folder.parent}"]
+    return [sys.executable, "-m", "distributed.cli", "train", *words, *overrides]
+
+
+def run_folder(seed: int, runs: Path) -> Path:
+    """The finished run of one seed, made now if there is none."""
+    folder = runs / f"quickstart-seed{seed}"
     if not (folder / "result.json").exists():
-        command = ["experiment=quickstart", f"name={folder.name}", f"seed={seed}", f"logging.folder={runs}", *overrides]
-        subprocess.run([sys.executable, "-m", "distributed.cli", "train", *command], check=True, timeout=LIMIT_SECONDS)
+        subprocess.run(train_command(folder, seed), check=True, timeout=LIMIT_SECONDS)
     return folder
 
 

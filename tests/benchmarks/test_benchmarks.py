@@ -127,16 +127,9 @@ def test_a_task_without_an_actor_config_is_refused(
 def finished_run(folder: Path, score: float) -> None:
     """A run folder as the embeddings benchmark reads it: three points and a result of one task."""
     folder.mkdir(parents=True)
-    shared = {
-        name: 1.0
-        for name in (
-            "system/time_to_first_update_s", "learner/step_ms", "learner/data_wait_fraction", "lag/versions_mean",
-            "lag/seconds_mean",
-        )
-    }  # fmt: skip
     points = [
-        shared | {"counts/learner_minutes": minutes, "demonstrator_normalised/a/b": value}
-        for minutes, value in ((0.1, 0.0), (0.4, 0.2), (0.6, 0.5))
+        {"counts/learner_minutes": minutes, "learner/loss/a/b": value}
+        for minutes, value in ((0.1, 0.0), (0.2, 0.2), (0.3, 0.5))
     ]
     (folder / "metrics.jsonl").write_text(
         "".join(
@@ -150,9 +143,9 @@ def finished_run(folder: Path, score: float) -> None:
 
 def test_embeddings_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     for seed, score in enumerate((0.25, 0.75)):
-        finished_run(tmp_path / "runs" / f"quickstart-seed{seed}", score)
-        finished_run(tmp_path / "runs" / f"quickstart-per-element-seed{seed}", score / 2)
-    assert embeddings.curve(tmp_path / "runs" / "quickstart-seed0", "a/b") == {0: pytest.approx(0.1), 1: 0.5}
+        finished_run(tmp_path / "runs" / f"embeddings-fused-seed{seed}", score)
+        finished_run(tmp_path / "runs" / f"embeddings-per_element-seed{seed}", score / 2)
+    assert embeddings.curve(tmp_path / "runs" / "embeddings-fused-seed0", "a/b") == {0: pytest.approx(0.1), 1: 0.5}
     out = tmp_path / "embeddings.json"
     words = ["embeddings", "--seeds", "0", "1", "--runs", str(tmp_path / "runs"), "--out", str(out)]
     monkeypatch.setattr(sys, "argv", words)
