@@ -105,7 +105,7 @@ class Archive:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray], capacity: int, nodes: int) -> Archive:
-        """Inverse of `to_arrays`; ValueError where they do not fit together or name a node that is none of ``nodes``."""
+        """Inverse of `to_arrays`; ValueError where they do not fit together or name a node beyond ``nodes``."""
         names = ("state_ends", "scores", "lengths", "nodes", "seen")
         count = len(arrays["keys"])
         ends, states = arrays["state_ends"], arrays["states"].tobytes()

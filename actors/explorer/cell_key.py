@@ -24,8 +24,8 @@ class CellKey:
     def __init__(self, width: int = WIDTH, height: int = HEIGHT, greys: int = GREYS) -> None:
         if not (1 <= width <= SCREEN_WIDTH and 1 <= height <= SCREEN_HEIGHT and 2 <= greys <= 256):
             raise ValueError(
-                f"a key is at most {SCREEN_WIDTH} x {SCREEN_HEIGHT} points in 2 to 256 greys, not {width} x {height} in "
-                f"{greys}"
+                f"a key is at most {SCREEN_WIDTH} x {SCREEN_HEIGHT} points in 2 to 256 greys, "
+                f"not {width} x {height} in {greys}"
             )
         self.width, self.height, self.greys = width, height, greys
         top, bottom, down = _neighbours(SCREEN_HEIGHT, height)

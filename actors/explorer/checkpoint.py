@@ -20,6 +20,9 @@ from actors.explorer.trajectory_tree import TrajectoryTree
 
 SCHEMA = 1
 ARCHIVE_FILE = "archive.npz"
+_AGAIN = "choose another --out, or delete the file to begin anew"
+_DAMAGED = "cannot be read, it is truncated or damaged"
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 
 
 class ExplorerCheckpointError(ValueError):
@@ -56,28 +59,12 @@ def load(path: Path, settings: ExplorerSettings) -> Explorer:
     Raises:
         ExplorerCheckpointError: see there. The message says what to do.
     """
-    again = "choose another --out, or delete the file to begin anew"
+    about = check(path, settings)
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+        with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        about: dict[str, Any] = json.loads(arrays["about"].tobytes())
-        schema, recorded = about["schema"], ExplorerSettings(**about["settings"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ExplorerCheckpointError(
-            f"{path} cannot be read, it is truncated or damaged ({error}); {again}"
-        ) from error
-    if schema != SCHEMA:
-        raise ExplorerCheckpointError(f"{path} has schema {schema}, this Clowder reads {SCHEMA}; {again}")
-    for name, wanted in dataclasses.asdict(settings).items():
-        if getattr(recorded, name) != wanted:
-            raise ExplorerCheckpointError(
-                f"{path} was explored with {name}={getattr(recorded, name)}, not {wanted}; give the same, or {again}"
-            )
-    for name, installed in _simulator(settings.task.partition("/")[2]).items():
-        if about.get(name) != installed:
-            raise ExplorerCheckpointError(
-                f"{path} has states of {name} {about.get(name)}, installed is {installed}; install that one, or {again}"
-            )
+    except _UNREADABLE as error:
+        raise ExplorerCheckpointError(f"{path} {_DAMAGED} ({error}); {_AGAIN}") from error
     try:
         tree = TrajectoryTree.from_arrays(arrays)
         archive = Archive.from_arrays(arrays, settings.capacity, len(tree))
@@ -87,7 +74,32 @@ def load(path: Path, settings: ExplorerSettings) -> Explorer:
             raise ValueError("a demonstration has no trajectory")
         return Explorer.restored(settings, archive, tree, finds, Progress(**about["progress"]), about["random"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ExplorerCheckpointError(f"{path} is damaged: {error}; {again}") from error
+        raise ExplorerCheckpointError(f"{path} is damaged: {error}; {_AGAIN}") from error
+
+
+def check(path: Path, settings: ExplorerSettings) -> dict[str, Any]:
+    """What the checkpoint at ``path`` says of itself, quickly; raises what `load` raises where it is of another game,
+    emulator or settings."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            about: dict[str, Any] = json.loads(file["about"].tobytes())
+        schema, recorded = about["schema"], ExplorerSettings(**about["settings"])
+    except _UNREADABLE as error:
+        raise ExplorerCheckpointError(f"{path} {_DAMAGED} ({error}); {_AGAIN}") from error
+    if schema != SCHEMA:
+        raise ExplorerCheckpointError(f"{path} has schema {schema}, this Clowder reads {SCHEMA}; {_AGAIN}")
+    for name, wanted in dataclasses.asdict(settings).items():
+        if getattr(recorded, name) != wanted:
+            raise ExplorerCheckpointError(
+                f"{path} was explored with {name}={getattr(recorded, name)}, not {wanted}; give the same, or {_AGAIN}"
+            )
+    for name, installed in _simulator(settings.task.partition("/")[2]).items():
+        if about.get(name) != installed:
+            raise ExplorerCheckpointError(
+                f"{path} has states of {name} {about.get(name)}, installed is {installed}; install the former, or "
+                f"{_AGAIN}"
+            )
+    return about
 
 
 def _simulator(rom: str) -> dict[str, str]:

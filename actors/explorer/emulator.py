@@ -18,7 +18,7 @@ RAM_ROOM = {"montezuma_revenge": 3}
 
 
 class Emulator:
-    """One step is `FRAME_SKIP` frames with the same action, as in `actors.environments.atari`: without no-ops, from reset.
+    """One step is `FRAME_SKIP` frames with one action, as in `actors.environments.atari`: without no-ops, from reset.
 
     Args:
         task_name: ``atari/<rom>``; another one raises ValueError with the nearest names.

@@ -1,14 +1,15 @@
 """`Explorer`: Go-Explore's first phase in one process: choose a cell, go back to it, act at random, keep what is new.
 
-After Ecoffet et al. 2021 ("First return, then explore", Nature 590), without domain knowledge. The emulator has no sticky
-actions here, so a list of actions leads to its cell again; what it is worth under sticky actions is seen by replaying it
-(`actors.explorer.demonstrations`).
+After Ecoffet et al. 2021 ("First return, then explore", Nature 590), without domain knowledge. The emulator has no
+sticky actions here, so a list of actions leads to its cell again; what it is worth under sticky actions is seen by
+replaying it (`actors.explorer.demonstrations`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -171,6 +172,15 @@ class Explorer:
         now = time.process_time()
         self.progress.cpu_seconds += now - self._cpu
         self._cpu = now
+
+    def screens(self, cells: Sequence[int]) -> np.ndarray:
+        """What some cells look like a step later, uint8 [N, 210, 160, 3]; the exploration is not disturbed."""
+        pictures = []
+        for number in cells:
+            self.game.restore(self.archive.cells[number].state)
+            self.game.act(0)  # drawn only by a step
+            pictures.append(self.game.see_colour())
+        return np.stack(pictures)
 
     def _actions(self, steps: int) -> list[int]:
         """Uniform random actions, each held for a geometric time, int [steps]."""
