@@ -35,7 +35,7 @@ class ExplorationPlan:
         out: folder of the set.
         processes: explorers at a time.
         replays: under sticky actions, of all ways together.
-        partial_share: of the set, replays that earned only a part; at most.
+        partial_share: of the replays, those that are kept though they earned only a part; at most.
         overrides: further `ExplorerSettings`.
     """
 
@@ -66,8 +66,8 @@ def check_plan(plan: ExplorationPlan, resume: bool) -> None:
             raise ValueError(f"{name} must be at least {least}, not {getattr(plan, name)}")
     if not plan.seeds:
         raise ValueError("at least one seed is needed")
-    if not 0.0 <= plan.partial_share < 1.0:
-        raise ValueError(f"the share of partial replays must be at least 0 and below 1, not {plan.partial_share}")
+    if not 0.0 <= plan.partial_share <= 1.0:
+        raise ValueError(f"the share of partial replays must be between 0 and 1, not {plan.partial_share}")
     if plan.config.entry_point or not plan.config.task.startswith("atari/"):
         raise ValueError(f"{plan.config.task} cannot be explored, only Atari games: their states can be returned to")
     if (plan.out / MANIFEST).exists():

@@ -129,25 +129,24 @@ class StickyReplays:
 
 
 def sticky_replays(
-    ways: Sequence[Way], sticky: float, count: int, partial_share: float, first_seed: int = 0
+    ways: Sequence[Way], sticky: float, count: int, partial_share: float = 0.4, first_seed: int = 0
 ) -> Iterator[StickyReplays]:
     """Replays with ``count`` seeds, the ways taken in turn; yields how far it is after each.
 
     Partial ones are marked as noisy, since where sticky actions broke them off is no return of the demonstrator. They
-    are at most ``partial_share`` of the episodes, those with the most points first.
+    are at most ``partial_share`` of ``count``, those with the most points first.
     """
     if not 0 <= first_seed <= first_seed + count <= LAST_SEED:
         raise ValueError(f"seeds of replays are 0 to {LAST_SEED - 1}, not {first_seed} to {first_seed + count - 1}")
-    if not 0.0 <= partial_share < 1.0:
-        raise ValueError(f"the share of partial replays must be at least 0 and below 1, not {partial_share}")
+    if not 0.0 <= partial_share <= 1.0:
+        raise ValueError(f"the share of partial replays must be between 0 and 1, not {partial_share}")
     whole: list[ActionRecord] = []
     partial: list[ActionRecord] = []
     for tried in range(1, count + 1):
         found = replay(ways[(tried - 1) % len(ways)], sticky, first_seed + tried - 1)
         if found.record is not None:
             (whole if found.whole else partial).append(found.record)
-        most = int(len(whole) * partial_share / (1.0 - partial_share) + 1e-9)
-        best = sorted(partial, key=lambda each: (-each.episode_return, each.seed))[:most]
+        best = sorted(partial, key=lambda each: (-each.episode_return, each.seed))[: int(partial_share * count)]
         yield StickyReplays(whole, sorted(best, key=lambda each: each.seed), tried)
 
 

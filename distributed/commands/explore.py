@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.4,
         metavar="SHARE",
-        help="of the set, replays that earned only a part, at most (default: %(default)s)",
+        help="of the tries, those kept that earned only a part, at most (default: %(default)s)",
     )
     parser.add_argument(
         "--past-life-loss", action="store_true", help="runs go on after a lost life (default: they end there)"
