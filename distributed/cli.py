@@ -16,6 +16,7 @@ COMMANDS = {
     "ask": "have a run's agent answer a question on a picture",
     "play": "record a video of a run's agent on one task",
     "record": "record demonstrations of a task by an expert",
+    "explore": "find demonstrations of an Atari game whose rewards are rare, with Go-Explore",
     "tasks": "list the tasks: what is configured, what is installed, its spaces",
     "models": "list the model presets and count their parameters, beside the paper's",
     "status": "say what a run is doing",

@@ -41,16 +41,8 @@ def join(plan: RunPlan) -> None:
     """
     cluster = plan.config.cluster
     if cluster.address == "local":
-        ray.init(
-            address="local",
-            num_cpus=max(cluster.num_cpus or os.cpu_count() or 1, int(cpus_declared(plan)) + 1),
-            include_dashboard=False,
-            object_store_memory=cluster.object_store_megabytes * 2**20,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _node_ip_address="127.0.0.1",
-            runtime_env={"worker_process_setup_hook": WORKER_SETUP_HOOK},
-        )
+        num_cpus = max(cluster.num_cpus or os.cpu_count() or 1, int(cpus_declared(plan)) + 1)
+        start_private(num_cpus, cluster.object_store_megabytes)
         return
     _check_reachable(cluster.address)
     try:
@@ -65,6 +57,20 @@ def join(plan: RunPlan) -> None:
             f"cluster.address={cluster.address}: no Ray cluster answers there ({str(error).splitlines()[0]}); start "
             "one with `ray start --head`, or use cluster.address=local"
         ) from error
+
+
+def start_private(num_cpus: int, object_store_megabytes: int) -> None:
+    """A Ray on this machine alone, that ends with `leave`."""
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        include_dashboard=False,
+        object_store_memory=object_store_megabytes * 2**20,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _node_ip_address="127.0.0.1",
+        runtime_env={"worker_process_setup_hook": WORKER_SETUP_HOOK},
+    )
 
 
 def _check_reachable(address: str) -> None:
