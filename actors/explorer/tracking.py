@@ -1,0 +1,189 @@
+"""`WayTracker`: plays a way that an explorer found although sticky actions push it aside, and finds back to it.
+
+A way is known without sticky actions. Played blindly under them, most of a long one fails (`replay` in
+`actors.explorer.demonstrations`). The tracker looks where it stands: it compares the screen with those of the way, and
+tries in a second emulator what comes of going on from there. As long as that stays on the way it does so; else it tries
+going on a little further ahead or behind, waiting, and, where it is lost, random actions, and takes what comes nearest
+to the way again. Its episodes show an imitator how to correct what went wrong, which replays that happened to succeed
+do not.
+
+Nothing is known of the game but screens, lives and score. The second emulator is given the state of the game *without*
+its random number generator, so that the tracker cannot know which actions will stick.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from ale_py import ALEState
+
+from actors.demonstrations.episode import ActionRecord
+from actors.explorer.emulator import Emulator
+from actors.explorer.way import Way, make_record
+
+PLAN_SEED = 7_919
+"""Seed of the planning emulator: any constant, so that a seed always gives the same episode."""
+STRIDE = 2
+"""Screens are compared at every other pixel of every other row."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackerOptions:
+    """How far the tracker looks, and what it calls being on the way.
+
+    Attributes:
+        horizon: steps of a look ahead.
+        replicas: plays of each candidate that seems good, each with its own sticky actions; their mean counts.
+        block: steps between two looks.
+        near: pixels of `STRIDE` by which the screen may differ from one of the way.
+        slip: steps of the way, before and behind the expected one, whose screens count.
+        lost: such pixels from which on random actions are tried.
+        life: what a life that the way does not lose counts, in pixels.
+        shots: random beginnings that are tried where it is lost.
+        longest_shot: their steps.
+    """
+
+    horizon: int = 20
+    replicas: int = 2
+    block: int = 4
+    near: float = 25.0
+    slip: int = 8
+    lost: float = 300.0
+    life: float = 1500.0
+    shots: int = 24
+    longest_shot: int = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """Actions ``before`` going on with the way from step ``index``, and how far from the way that ends, in pixels."""
+
+    distance: float
+    before: tuple[int, ...]
+    index: int
+
+
+class WayTracker:
+    """Plays one way under sticky actions.
+
+    Args:
+        way: that is to be played.
+        sticky: probability that a frame repeats the action of the frame before it.
+        options: see there.
+    """
+
+    def __init__(self, way: Way, sticky: float, options: TrackerOptions | None = None) -> None:
+        self.way = way
+        self.options = options or TrackerOptions()
+        self._sticky = sticky
+        settings = way.settings
+        self._actions = way.actions.tolist()
+        original = Emulator(settings.task, full_action_space=settings.full_action_space)
+        screens, lives = [_look(original)], [original.lives]
+        for action in self._actions:
+            original.act(action)
+            screens.append(_look(original))
+            lives.append(original.lives)
+        self._screens, self._lives = np.stack(screens), np.array(lives)
+        self._plan = Emulator(settings.task, sticky, PLAN_SEED, settings.full_action_space)
+
+    def play(self, seed: int) -> ActionRecord:
+        """One episode from the reset, cut where the score of the way is reached; labels are what was asked for.
+
+        It ends without that score, marked as noisy, when the game is over or has taken three times the way's steps.
+        """
+        way, settings = self.way, self.way.settings
+        game = Emulator(settings.task, self._sticky, seed, settings.full_action_space)
+        generator = np.random.default_rng([seed, PLAN_SEED])
+        limit = min(settings.max_episode_steps, 3 * len(way.actions))
+        asked: list[int] = []
+        score = index = 0
+        while not game.over and len(asked) < limit and score < way.score:
+            state, lives = game.game.cloneState(), game.lives
+            last = asked[-1] if asked else 0
+            plan = self._choose(state, _look(game), lives, last, index, generator)
+            index = plan.index
+            # The beginning is taken whole, and then as many steps of the way as make up a block.
+            following = range(index, min(index + max(1, self.options.block - len(plan.before)), len(self._actions)))
+            for action, step in [*((a, None) for a in plan.before), *((self._actions[s], s) for s in following)]:
+                score += game.act(action)
+                asked.append(action)
+                index = index if step is None else step + 1
+                if game.over or game.lives < lives or score >= way.score or len(asked) >= limit:
+                    break
+            if game.lives < lives:  # it goes on elsewhere
+                index = self._nearest(_look(game), 0, len(self._actions))[1]
+            index = min(index, len(self._actions) - 1)
+        return make_record(asked, score, seed, noisy=score < way.score, over=game.over)
+
+    def _choose(
+        self,
+        state: ALEState,
+        screen: np.ndarray,
+        lives: int,
+        last: int,
+        index: int,
+        generator: np.random.Generator,
+    ) -> _Plan:
+        """The first plan that ends on the way, or the one that ends nearest to it."""
+        best = self._try(state, lives, last, (), index, self.options.replicas)
+        for before, place in self._candidates(screen, last, index, best, generator):
+            if best.distance <= self.options.near:
+                break
+            # Most are no good, and one play says so.
+            if self._try(state, lives, last, before, place, 1).distance < best.distance:
+                tried = self._try(state, lives, last, before, place, self.options.replicas)
+                if tried.distance < best.distance:
+                    best = tried
+        return best
+
+    def _candidates(
+        self, screen: np.ndarray, last: int, index: int, best: _Plan, generator: np.random.Generator
+    ) -> Iterator[tuple[tuple[int, ...], int]]:
+        """Beginnings and places of the way to go on from, the likeliest first."""
+        end = len(self._actions) - 1
+        seen = self._nearest(screen, 0, end + 1)[1]
+        near = self._nearest(screen, index - 4, index + 5)[1]
+        places = [near, seen, *(index + offset for offset in (-1, 1, -2, 2, -3, 3, -4, 4, -6, 6, -8, 8))]
+        yield from (((), min(max(place, 0), end)) for place in dict.fromkeys(places) if place != index)
+        yield from (((action,) * count, index) for action in {0, last} for count in (1, 2, 4, 8, 16))
+        yield from (((0,) * count, min(seen, end)) for count in (2, 8))
+        if best.distance < self.options.lost:
+            return
+        for _ in range(self.options.shots):
+            shot: list[int] = []
+            wanted = int(generator.integers(2, self.options.longest_shot + 1))
+            while len(shot) < wanted:
+                action = int(generator.integers(len(self._plan.actions)))
+                shot += [action] * int(generator.geometric(1 / 6))
+            yield tuple(shot[:wanted]), min(int(generator.choice([index, seen, seen + 4])), end)
+
+    def _try(
+        self, state: ALEState, lives: int, last: int, before: Sequence[int], index: int, replicas: int
+    ) -> _Plan:
+        """How far from the way it ends to take ``before`` and go on from step ``index``, in pixels."""
+        plan, total = self._plan, 0.0
+        end = min(index + self.options.horizon, len(self._actions))
+        lost_by_way = int(self._lives[index] - self._lives[end])
+        for _ in range(replicas):
+            # The action that a sticky frame repeats is no part of the state: by this step the plan learns of it.
+            plan.act(last)
+            plan.game.restoreState(state)
+            for action in [*before, *self._actions[index:end]]:
+                plan.act(action)
+            total += self._nearest(_look(plan), end - self.options.slip, end + self.options.slip + 1)[0]
+            total += self.options.life * max(0, lives - plan.lives - lost_by_way)
+        return _Plan(total / replicas, tuple(before), index)
+
+    def _nearest(self, screen: np.ndarray, first: int, stop: int) -> tuple[float, int]:
+        """Distance to the nearest screen of the way within [first, stop), in pixels, and which it is."""
+        first = max(0, first)
+        distances = (self._screens[first:stop] != screen).sum((1, 2))
+        place = int(distances.argmin())
+        return float(distances[place]), first + place
+
+
+def _look(game: Emulator) -> np.ndarray:
+    return game.see()[::STRIDE, ::STRIDE].copy()
