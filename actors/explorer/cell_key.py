@@ -35,17 +35,22 @@ class CellKey:
         shares = [(y, x) for y in (1 - down, down) for x in (1 - across, across)]
         # Brightness b is in level floor(b * greys / 256): the factor is part of the weights.
         self._weights = np.stack([y[:, None] * x for y, x in shares]).reshape(4, -1) * (greys / 256)
-        self._grey = np.full(256, -1.0)
+        self._grey = np.full(256, -1e9)
 
     def __call__(self, screen: np.ndarray, see_grey: Callable[[], np.ndarray]) -> bytes:
         """Key of ``screen`` (colour indices, uint8 [210, 160]), one byte a point; ``see_grey`` gives its brightness."""
-        seen = self._grey[screen.reshape(-1)[self._places]]
-        if seen.min() < 0:
+        levels = self._levels(screen)
+        if levels.min() < 0:
             self._grey[screen] = see_grey()
-            seen = self._grey[screen.reshape(-1)[self._places]]
-        # Rounded to a grey of 256 first, as resizing does: half a grey keeps sums that are whole from falling short.
-        levels = np.einsum("ij,ij->j", seen, self._weights) + 0.5 * self.greys / 256
-        return np.minimum(levels, self.greys - 1).astype(np.uint8).tobytes()
+            levels = self._levels(screen)
+        return levels.astype(np.uint8).tobytes()
+
+    def _levels(self, screen: np.ndarray) -> np.ndarray:
+        """Unrounded levels, [points]; below 0 where a colour is not yet known."""
+        seen = self._grey.take(screen.take(self._places))
+        # As resizing rounds to a grey of 256 first: half a grey keeps whole sums from falling short.
+        levels: np.ndarray = np.add.reduce(seen * self._weights, axis=0) + 0.5 * self.greys / 256
+        return levels
 
     def picture(self, key: bytes) -> np.ndarray:
         """The key as an image, uint8 [height, width]: the middle of each level."""

@@ -40,7 +40,7 @@ def save(explorer: Explorer, path: Path) -> None:
         "random": explorer.random.bit_generator.state,
         **_simulator(explorer.game.rom),
     }
-    arrays = {
+    arrays: dict[str, Any] = {
         "about": np.frombuffer(json.dumps(about).encode(), np.uint8),
         "find_scores": np.array(scores, np.int64),
         "find_lengths": np.array([explorer.finds[score].length for score in scores], np.int64),

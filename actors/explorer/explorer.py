@@ -30,7 +30,9 @@ class ExplorerSettings:
         seed: of the explorer's choices. The emulator has no randomness.
         steps: of one run from a cell.
         mean_hold: steps for which a random action is held, on average: geometric.
-        end_on_life_loss: end a run there, as at the end of the game, so that demonstrations lose no life.
+        end_on_life_loss: end a run there, as at the end of the game, so that demonstrations lose no life. Without it, a
+            lost life puts the player back to a known place, and ways survive sticky actions more often
+            (docs/exploration.md).
         capacity: most cells; each takes about 5 kB of memory.
         full_action_space: all 18 joystick actions.
         max_episode_steps: no way is longer.
@@ -41,7 +43,7 @@ class ExplorerSettings:
     seed: int = 0
     steps: int = 100
     mean_hold: float = 10.0
-    end_on_life_loss: bool = True
+    end_on_life_loss: bool = False
     capacity: int = 50_000
     full_action_space: bool = False
     max_episode_steps: int = 27_000

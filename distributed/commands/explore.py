@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the tries, those kept that earned only a part, at most (default: %(default)s)",
     )
     parser.add_argument(
-        "--past-life-loss", action="store_true", help="runs go on after a lost life (default: they end there)"
+        "--end-on-life-loss", action="store_true", help="of runs, so that demonstrations lose no life (default: go on)"
     )
     parser.add_argument(
         "--config-dir", metavar="DIR", action="append", default=[], help="a folder of your own with actors/"
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Explore, then make the sets."""
     from actors.config import ActorConfig
     from distributed.compose import actor_configs
-    from distributed.errors import refusing
+    from distributed.errors import ClowderError, nearest, refusing
     from distributed.exploration import explore
     from distributed.exploration_plan import ExplorationPlan, check_plan
     from distributed.exploration_sets import make_sets
@@ -61,7 +61,12 @@ def run(arguments: argparse.Namespace) -> int:
     set_process_environment()
     configs = actor_configs(arguments.config_dir)
     by_task = {config.task: config for config in configs.values()}
-    config = configs.get(arguments.task) or by_task.get(arguments.task) or ActorConfig(task=arguments.task)
+    config = configs.get(arguments.task) or by_task.get(arguments.task)
+    if config is None and not arguments.task.startswith("atari/"):
+        raise ClowderError(
+            f"there is no task {arguments.task}; {nearest(arguments.task, [*configs, *by_task], 'tasks')}"
+        )
+    config = config or ActorConfig(task=arguments.task)
     with refusing(""):
         if arguments.seeds < 1:
             raise ValueError(f"--seeds must be at least 1, not {arguments.seeds}")
@@ -73,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
             min(arguments.seeds, os.cpu_count() or 1) if arguments.processes is None else arguments.processes,
             arguments.replays,
             arguments.partial_share,
-            {"end_on_life_loss": not arguments.past_life_loss},
+            {"end_on_life_loss": arguments.end_on_life_loss},
         )
         check_plan(plan, arguments.resume)
 

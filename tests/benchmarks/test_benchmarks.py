@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from actors.config import ActorConfig
+from actors.explorer.explorer import ExplorerSettings
 from agent.agent import Agent
 from agent.config import AgentConfig
 from agent.policy import Policy
-from benchmarks import embeddings, environment_actor, learner
+from benchmarks import embeddings, environment_actor, explorer, learner
 from benchmarks.actor_parts import make_player
 from benchmarks.matmul_rate import DecoderShape, MatmulRate
 from benchmarks.plain_decoder import PlainDecoder, PlainUpdate
@@ -154,3 +155,9 @@ def test_embeddings_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert report["fused"]["mean"] == {"a/b": 0.5} and report["per_element"]["mean"] == {"a/b": 0.25}
     assert "| a/b | 0.25, 0.75; 0.50 | 0.12, 0.38; 0.25 |" in capsys.readouterr().out
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_explorer_spends_its_time_in_the_emulator() -> None:
+    figures = explorer.measure(ExplorerSettings("atari/montezuma_revenge"), 400, 4_000)
+    assert figures["frames"] >= 4_000 and figures["runs"] > 0
+    assert 0.5 < figures["share_in_act"] <= figures["share_in_emulator"] < 1.0
