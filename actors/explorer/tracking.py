@@ -21,7 +21,7 @@ from ale_py import ALEState
 
 from actors.demonstrations.episode import ActionRecord
 from actors.explorer.emulator import Emulator
-from actors.explorer.way import Way, make_record
+from actors.explorer.demonstrations import Way, make_record
 
 PLAN_SEED = 7_919
 """Seed of the planning emulator: any constant, so that a seed always gives the same episode."""
@@ -38,22 +38,27 @@ class TrackerOptions:
         replicas: plays of each candidate that seems good, each with its own sticky actions; their mean counts.
         block: steps between two looks.
         near: pixels of `STRIDE` by which the screen may differ from one of the way.
+        gain: such pixels by which another plan must end nearer to the way than going on with it. Where an enemy is out
+            of step for good, going on is right all the same.
         slip: steps of the way, before and behind the expected one, whose screens count.
         lost: such pixels from which on random actions are tried.
         life: what a life that the way does not lose counts, in pixels.
         shots: random beginnings that are tried where it is lost.
         longest_shot: their steps.
+        patience: steps that it may be lost in a row.
     """
 
     horizon: int = 20
     replicas: int = 2
     block: int = 4
     near: float = 25.0
+    gain: float = 40.0
     slip: int = 8
     lost: float = 300.0
     life: float = 1500.0
     shots: int = 24
     longest_shot: int = 16
+    patience: int = 120
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,31 +97,38 @@ class WayTracker:
     def play(self, seed: int) -> ActionRecord:
         """One episode from the reset, cut where the score of the way is reached; labels are what was asked for.
 
-        It ends without that score, marked as noisy, when the game is over or has taken three times the way's steps.
+        Where it is lost for too long, or has taken three times the way's steps, it is cut behind the last point that it
+        earned, and marked as noisy; without one it has no steps.
         """
         way, settings = self.way, self.way.settings
         game = Emulator(settings.task, self._sticky, seed, settings.full_action_space)
         generator = np.random.default_rng([seed, PLAN_SEED])
         limit = min(settings.max_episode_steps, 3 * len(way.actions))
         asked: list[int] = []
-        score = index = 0
-        while not game.over and len(asked) < limit and score < way.score:
+        score = index = kept = kept_score = lost = 0
+        while not game.over and len(asked) < limit and score < way.score and lost < self.options.patience:
             state, lives = game.game.cloneState(), game.lives
             last = asked[-1] if asked else 0
             plan = self._choose(state, _look(game), lives, last, index, generator)
             index = plan.index
+            begun = len(asked)
             # The beginning is taken whole, and then as many steps of the way as make up a block.
             following = range(index, min(index + max(1, self.options.block - len(plan.before)), len(self._actions)))
             for action, step in [*((a, None) for a in plan.before), *((self._actions[s], s) for s in following)]:
-                score += game.act(action)
+                reward = game.act(action)
                 asked.append(action)
+                score += reward
+                if reward and score > kept_score:
+                    kept, kept_score = len(asked), score
                 index = index if step is None else step + 1
                 if game.over or game.lives < lives or score >= way.score or len(asked) >= limit:
                     break
             if game.lives < lives:  # it goes on elsewhere
                 index = self._nearest(_look(game), 0, len(self._actions))[1]
             index = min(index, len(self._actions) - 1)
-        return make_record(asked, score, seed, noisy=score < way.score, over=game.over)
+            lost = lost + len(asked) - begun if plan.distance >= self.options.lost else 0
+        over = game.over and kept == len(asked)
+        return make_record(asked[:kept], kept_score, seed, noisy=kept_score < way.score, over=over)
 
     def _choose(
         self,
@@ -128,16 +140,18 @@ class WayTracker:
         generator: np.random.Generator,
     ) -> _Plan:
         """The first plan that ends on the way, or the one that ends nearest to it."""
-        best = self._try(state, lives, last, (), index, self.options.replicas)
-        for before, place in self._candidates(screen, last, index, best, generator):
-            if best.distance <= self.options.near:
-                break
+        best = going_on = self._try(state, lives, last, (), index, self.options.replicas)
+        if going_on.distance <= self.options.near + self.options.gain:
+            return going_on
+        for before, place in self._candidates(screen, last, index, going_on, generator):
             # Most are no good, and one play says so.
             if self._try(state, lives, last, before, place, 1).distance < best.distance:
                 tried = self._try(state, lives, last, before, place, self.options.replicas)
                 if tried.distance < best.distance:
                     best = tried
-        return best
+            if best.distance <= self.options.near:
+                break
+        return best if best.distance < going_on.distance - self.options.gain else going_on
 
     def _candidates(
         self, screen: np.ndarray, last: int, index: int, best: _Plan, generator: np.random.Generator
