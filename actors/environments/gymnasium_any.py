@@ -21,6 +21,8 @@ from agent.task import TaskSpec
 
 REGISTERED_BY = {"ALE/": "ale_py", "BabyAI-": "minigrid", "MiniGrid-": "minigrid"}
 """Libraries among Clowder's own dependencies that must be imported before Gymnasium knows their ids."""
+CATALOGUED = ("gymnasium.envs.classic_control", "gymnasium.envs.mujoco")
+"""Modules of Gymnasium whose environments are in the catalogue; any other id can be played all the same."""
 SUCCESS_KEYS = ("success", "is_success")
 
 
@@ -122,6 +124,15 @@ class GymnasiumEnvironment:
     def _refusal(self, slot: int, problem: str) -> InvalidEnvironmentOutput:
         step = self._steps[slot]
         return InvalidEnvironmentOutput(f"{self.task.name}, slot {slot}, step {step} of the episode: {problem}")
+
+
+def task_names() -> list[str]:
+    """Classic control and MuJoCo, the newest version of each, as ``gymnasium/<id>``."""
+    newest: dict[str, str] = {}
+    for spec in sorted(gymnasium.registry.values(), key=lambda spec: spec.version or 0):
+        if str(spec.entry_point).startswith(CATALOGUED):
+            newest[spec.name] = f"gymnasium/{spec.id}"
+    return sorted(newest.values())
 
 
 def make(
