@@ -24,6 +24,8 @@ IMAGE_WIDTH = 80
 FRAME_SKIP = 4
 """Simulator frames for each step; the observation is the maximum of the last two of them."""
 RENDER_SCALE = 4
+FOR_TWO_PLAYERS = frozenset(("combat", "joust", "maze_craze", "warlords"))
+"""ALE's interface of one player cannot start them, and ends the process where it is asked to."""
 MAX_SEED = 2**31 - 1
 
 
@@ -105,14 +107,16 @@ class AtariEnvironment:
 
 
 def task_names() -> list[str]:
-    """Every game that ale-py ships, as ``atari/<rom>``."""
-    return sorted(f"atari/{game}" for game in roms.get_all_rom_ids())
+    """Every game for one player that ale-py ships, as ``atari/<rom>``."""
+    return sorted(f"atari/{game}" for game in roms.get_all_rom_ids() if game not in FOR_TWO_PLAYERS)
 
 
 def rom_name(task_name: str) -> str:
     """ROM of ``atari/<rom>``; an unknown game raises ValueError with the nearest names."""
     domain, _, game = task_name.partition("/")
     games = roms.get_all_rom_ids()
+    if domain == "atari" and game in FOR_TWO_PLAYERS:
+        raise ValueError(f"{task_name} is a game for two players, which has no interface for one")
     if domain != "atari" or game not in games:
         nearest = difflib.get_close_matches(game.lower().replace("-", "_"), games, n=3, cutoff=0.4)
         hint = f"; nearest: {', '.join('atari/' + name for name in nearest)}" if nearest else ""
