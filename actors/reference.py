@@ -168,7 +168,7 @@ def measure(task_name: str, episodes: int, seconds: float, known: Mapping[str, R
     domain, _, name = task_name.partition("/")
     played = f"{PLAYED_AS.get(domain, domain)}/{name}"
     found = (known or {}).get(played) if played != task_name else None
-    if found is not None and found.random is not None and found.random.episodes >= episodes:
+    if found is not None and found.random is not None and found.versions == versions_of(task_name):
         return Reference(task, texts, found.versions, found.random)
     environment = make_environment(ActorConfig(task=played), 1)
     try:
