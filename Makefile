@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup quickstart test test-learning lint clean
+.PHONY: setup quickstart test test-tasks test-learning lint clean
 
 setup: $(STAMP)
 
@@ -25,7 +25,11 @@ lint: setup
 
 # About 7 minutes on two cores.
 test: lint
-	$(BIN)/python -m pytest -m "not learning" --cov --cov-report=term
+	$(BIN)/python -m pytest -m "not learning and not tasks" --cov --cov-report=term
+
+# Every task of the catalogue through adapter, writer, replay, sampler and tokenizer: about 10 minutes on one core.
+test-tasks: setup
+	$(BIN)/python -m pytest -m tasks --timeout 600
 
 # Trains until something is learned: a quarter of an hour or more on two cores.
 test-learning: setup

@@ -24,7 +24,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 import configs
+from actors.catalogue import actor_config
 from actors.config import ActorConfig, check_actor_config
+from distributed import suites
 from distributed.config import TrainConfig, validate
 from distributed.errors import ConfigError, nearest, refusing
 
@@ -49,6 +51,9 @@ def compose(overrides: Sequence[str] = (), config_dirs: Sequence[str | Path] = (
     chosen = [word for word in words if word.key_or_group in GROUPS and "." not in word.key_or_group]
     for word in chosen:
         _check_option(word, options)
+    named = [*_named("actors", chosen), *_named_by_experiments(chosen, options["experiment"])]
+    if any(name not in options["actors"] for name in named):
+        suites.offer(named, _actor_files(options["actors"]))
     search = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
     lines = [str(word.input_line) for word in chosen]
     config = _compose([*search, *lines], options)
@@ -84,6 +89,28 @@ def actor_configs(config_dirs: Sequence[str | Path] = ()) -> dict[str, ActorConf
             check_actor_config(config, name)
             loaded[name] = config
     return loaded
+
+
+def find_actor(name_or_task: str, config_dirs: Sequence[str | Path] = ()) -> tuple[str, ActorConfig]:
+    """The actor config of a short name or of a task of the catalogue, and its short name.
+
+    Raises:
+        ConfigError: there is none, with the nearest names.
+    """
+    configs = actor_configs(config_dirs)
+    by_task = suites.hand_written({name: vars(config) for name, config in configs.items()})
+    name = by_task.get(name_or_task, name_or_task)
+    if name in configs:
+        return name, configs[name]
+    named_by_others = {config.task: each for each, config in configs.items()}
+    if name in named_by_others:
+        return named_by_others[name], configs[named_by_others[name]]
+    found = None if name.startswith(suites.PREFIX) else suites.expand(name, by_task)
+    if found is None:
+        near = nearest(name, [*configs, *named_by_others], "tasks", suites.near(name))
+        raise ConfigError(f"there is no actor config for {name_or_task}; {near}")
+    ((name, task),) = found.items()
+    return name, configs[name] if name in configs else actor_config(task)
 
 
 def actor_file(name: str, path: Path) -> dict[str, dict[str, Any]]:
@@ -151,6 +178,34 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     return words
 
 
+def _named(group: str, words: Sequence[Override]) -> list[str]:
+    """Options of a group that the user's words name."""
+    values = [word.value() for word in words if word.key_or_group == group and not word.is_delete()]
+    return [str(name) for value in values for name in (value if isinstance(value, list) else [value]) if name]
+
+
+def _named_by_experiments(words: Sequence[Override], files: dict[str, Path]) -> list[str]:
+    """Actor configs, suites among them, that the chosen experiments name; Hydra refuses what is malformed."""
+    named: list[str] = []
+    for experiment in _named("experiment", words):
+        with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError):
+            data = yaml.safe_load(files[experiment].read_text())
+            for entry in (data.get("defaults") or []) if isinstance(data, dict) else []:
+                for key, value in entry.items() if isinstance(entry, dict) else ():
+                    if str(key).split("/")[-1] == "actors":
+                        named += [str(name) for name in (value if isinstance(value, list) else [value])]
+    return named
+
+
+def _actor_files(files: dict[str, Path]) -> dict[str, dict[str, Any]]:
+    """What the actor configs say, by short name; one that is malformed is left for those that use it."""
+    found = {}
+    for name, path in files.items():
+        with contextlib.suppress(ConfigError):
+            found[name] = actor_file(name, path)[name]
+    return found
+
+
 def _check_option(word: Override, options: dict[str, dict[str, Path]]) -> None:
     """Refuse an option that has no file."""
     value = None if word.is_delete() else word.value()
@@ -158,10 +213,14 @@ def _check_option(word: Override, options: dict[str, dict[str, Path]]) -> None:
     if isinstance(value, dict):
         raise ConfigError(f"{word.input_line!r}: {group} is chosen by name; single keys are set by {group}.key=value")
     for name in value if isinstance(value, list) else [value]:
-        if name is not None and str(name) not in options[group]:
-            raise ConfigError(
-                f"{group}={name}: there is no {group}/{name}.yaml; {nearest(str(name), options[group], group)}"
-            )
+        if name is None or str(name) in options[group]:
+            continue
+        if group == "actors" and suites.expand(str(name), {}) is not None:
+            continue
+        likely = suites.near(str(name)) if group == "actors" else []
+        raise ConfigError(
+            f"{group}={name}: there is no {group}/{name}.yaml; {nearest(str(name), options[group], group, likely)}"
+        )
 
 
 def _settle(word: Override, config: DictConfig, keys: list[str]) -> str:

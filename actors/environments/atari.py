@@ -8,6 +8,7 @@ appendix B): one RGB frame, without stacking, since the sequence model sees earl
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,7 +24,13 @@ IMAGE_WIDTH = 80
 FRAME_SKIP = 4
 """Simulator frames for each step; the observation is the maximum of the last two of them."""
 RENDER_SCALE = 4
+FOR_TWO_PLAYERS = frozenset(("combat", "joust", "maze_craze", "warlords"))
+"""ALE's interface of one player cannot start them, and ends the process where it is asked to."""
 MAX_SEED = 2**31 - 1
+
+
+class RomRefused(ValueError):
+    """A ROM that is missing or is not the one that ale-py names; the message says what to do."""
 
 
 class AtariEnvironment:
@@ -99,10 +106,17 @@ class AtariEnvironment:
         vars(self._vector).pop("ale", None)  # its destructor joins the threads; gymnasium's close does not
 
 
+def task_names() -> list[str]:
+    """Every game for one player that ale-py ships, as ``atari/<rom>``."""
+    return sorted(f"atari/{game}" for game in roms.get_all_rom_ids() if game not in FOR_TWO_PLAYERS)
+
+
 def rom_name(task_name: str) -> str:
     """ROM of ``atari/<rom>``; an unknown game raises ValueError with the nearest names."""
     domain, _, game = task_name.partition("/")
     games = roms.get_all_rom_ids()
+    if domain == "atari" and game in FOR_TWO_PLAYERS:
+        raise ValueError(f"{task_name} is a game for two players, which has no interface for one")
     if domain != "atari" or game not in games:
         nearest = difflib.get_close_matches(game.lower().replace("-", "_"), games, n=3, cutoff=0.4)
         hint = f"; nearest: {', '.join('atari/' + name for name in nearest)}" if nearest else ""
@@ -131,6 +145,7 @@ def make(
 
     Raises:
         ValueError: no such game, or an option out of range.
+        RomRefused: its ROM is missing or has another checksum than ale-py's list says.
     """
     rom = rom_name(task_name)
     if num_envs < 1 or num_threads < 1 or max_episode_steps < 1:
@@ -139,31 +154,39 @@ def make(
         raise ValueError(f"{task_name}: repeat_action_probability must be in [0, 1), not {repeat_action_probability}")
     # Every option is given, also where it equals ale-py's default of today: the defaults are another protocol
     # (grey 84 x 84, stack of 4, clipped rewards, no-ops, FIRE at reset, no sticky actions).
-    vector = AtariVectorEnv(
-        rom,
-        num_envs,
-        batch_size=num_envs,
-        num_threads=num_threads,
-        thread_affinity_offset=-1,
-        max_num_frames_per_episode=max_episode_steps * FRAME_SKIP,
-        repeat_action_probability=repeat_action_probability,
-        full_action_space=full_action_space,
-        continuous=False,
-        # ale-py knows no mode without autoreset. In this one, a slot that was reset by its caller before the next step
-        # is not reset again, and `AtariEnvironment.step` refuses a slot that was not: so no reset step gets out.
-        autoreset_mode=AutoresetMode.NEXT_STEP,
-        img_height=IMAGE_HEIGHT,
-        img_width=IMAGE_WIDTH,
-        grayscale=False,
-        stack_num=1,
-        frameskip=FRAME_SKIP,
-        maxpool=True,
-        noop_max=0,
-        episodic_life=False,
-        life_loss_info=False,
-        reward_clipping=False,
-        use_fire_reset=False,
-    )
+    try:
+        vector = AtariVectorEnv(
+            rom,
+            num_envs,
+            batch_size=num_envs,
+            num_threads=num_threads,
+            thread_affinity_offset=-1,
+            max_num_frames_per_episode=max_episode_steps * FRAME_SKIP,
+            repeat_action_probability=repeat_action_probability,
+            full_action_space=full_action_space,
+            continuous=False,
+            # ale-py knows no mode without autoreset. In this one, a slot that was reset by its caller before the next
+            # step is not reset again, and `AtariEnvironment.step` refuses a slot that was not: so no reset step gets
+            # out.
+            autoreset_mode=AutoresetMode.NEXT_STEP,
+            img_height=IMAGE_HEIGHT,
+            img_width=IMAGE_WIDTH,
+            grayscale=False,
+            stack_num=1,
+            frameskip=FRAME_SKIP,
+            maxpool=True,
+            noop_max=0,
+            episodic_life=False,
+            life_loss_info=False,
+            reward_clipping=False,
+            use_fire_reset=False,
+        )
+    except OSError as error:  # ale-py compares checksums itself
+        raise RomRefused(
+            f"{task_name}: the ROM cannot be used ({' '.join(str(error).split())}); ALE_ROMS_DIR is "
+            f"{os.environ.get('ALE_ROMS_DIR', 'not set')}: unset it, or install ale-py anew (pip install "
+            "--force-reinstall -c constraints.txt ale-py), which brings the ROMs that its scores are comparable with"
+        ) from error
     task = TaskSpec(
         name=task_name,
         observation={"image": ArraySpec("image", (IMAGE_HEIGHT, IMAGE_WIDTH, 3))},

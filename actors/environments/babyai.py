@@ -25,8 +25,10 @@ from agent.task import ArraySpec, TaskSpec
 VIEW = 7
 GRID_VALUES = len(OBJECT_TO_IDX)
 NUM_ACTIONS = 7
-MISSION_BYTES, LONG_MISSION_BYTES = 256, 384
-"""Upper limits of a mission's length, of one action and of a sequence of up to four."""
+MISSION_BYTES, LONG_MISSION_BYTES = 256, 352
+"""Upper limits of a mission's length, of one action and of a sequence of up to four (at most 321: "put the yellow ball
+in front of you next to the yellow door in front of you" four times). Small enough for Gato's form of the observation:
+with 148 symbols beside it, at most 512 tokens have a local position."""
 PICTURE_PIXELS = 320
 """Upper limit of the longer side of a rendered picture."""
 

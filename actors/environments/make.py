@@ -27,6 +27,8 @@ ADAPTERS = {
     "atari": Adapter("actors.environments.atari", "ale_py", "ale-py"),
     "babyai": Adapter("actors.environments.babyai", "minigrid", "minigrid"),
     "dm_control": Adapter("actors.environments.dm_control", "dm_control", "dm-control"),
+    "dm_control_pixels": Adapter("actors.environments.dm_control_pixels", "dm_control", "dm-control"),
+    "metaworld": Adapter("actors.environments.metaworld", "metaworld", "metaworld"),
     "text": Adapter("actors.environments.text", "PIL", "pillow"),
     "gymnasium": Adapter("actors.environments.gymnasium_any", "gymnasium", "gymnasium"),
 }
@@ -44,6 +46,18 @@ def adapter_of(config: ActorConfig) -> Adapter:
     return ADAPTERS[domain]
 
 
+def task_names(domain: str) -> list[str]:
+    """Every task that a domain's library has, from the library itself; imports it.
+
+    Raises:
+        UnknownTask: no such domain.
+        LibraryMissing: with the command that installs the library.
+    """
+    adapter = adapter_of(ActorConfig(task=f"{domain}/"))
+    _check_installed(domain, adapter)
+    return list(importlib.import_module(adapter.module).task_names())
+
+
 def make_environment(config: ActorConfig, num_envs: int) -> CheckedEnvironment:
     """``num_envs`` copies of the task of ``config``, checked at every step.
 
@@ -57,11 +71,7 @@ def make_environment(config: ActorConfig, num_envs: int) -> CheckedEnvironment:
     if num_envs < 1:
         raise ValueError(f"{config.task}: num_envs must be at least 1, not {num_envs}")
     adapter = adapter_of(config)
-    if importlib.util.find_spec(adapter.library) is None:
-        raise LibraryMissing(
-            f"{config.task} needs {adapter.package}, which is not installed; "
-            f"install it with: pip install -c constraints.txt {adapter.package}"
-        )
+    _check_installed(config.task, adapter)
     clash = sorted({*OF_THE_RUN, "entry_point"} & config.arguments.keys())
     if clash:
         raise ValueError(f"{config.task}: {', '.join(clash)} belongs beside `arguments`, not into it")
@@ -72,6 +82,14 @@ def make_environment(config: ActorConfig, num_envs: int) -> CheckedEnvironment:
     asked = {name: getattr(config, name) for name in OF_THE_RUN}
     made.task = dataclasses.replace(made.task, **{name: each for name, each in asked.items() if each is not None})
     return CheckedEnvironment(made)
+
+
+def _check_installed(what: str, adapter: Adapter) -> None:
+    if importlib.util.find_spec(adapter.library) is None:
+        raise LibraryMissing(
+            f"{what} needs {adapter.package}, which is not installed; "
+            f"install it with: pip install -c constraints.txt {adapter.package}"
+        )
 
 
 def task_spec(config: ActorConfig) -> TaskSpec:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import ale_py
 import numpy as np
 import pytest
@@ -215,3 +217,21 @@ def test_render_enlarges_the_observation() -> None:
     picture = environment.render(1)
     assert picture.shape == (256, 320, 3) and picture.dtype == np.uint8
     np.testing.assert_array_equal(picture[::4, ::4], image[1])
+
+
+def test_games_for_two_players_are_refused_before_ale_ends_the_process() -> None:
+    assert len(atari.task_names()) == 104
+    for game in atari.FOR_TWO_PLAYERS:
+        with pytest.raises(ValueError, match="two players"):
+            atari.make(f"atari/{game}", 1)
+
+
+@pytest.mark.parametrize(("content", "says"), [(b"another cartridge", "does not match"), (None, "No such file")])
+def test_a_rom_with_another_checksum_is_refused(
+    content: bytes | None, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if content is not None:
+        (tmp_path / "pong.bin").write_bytes(content)
+    monkeypatch.setenv("ALE_ROMS_DIR", str(tmp_path))
+    with pytest.raises(atari.RomRefused, match=f"atari/pong: the ROM cannot be used .*{says}.*force-reinstall"):
+        atari.make("atari/pong", 1)

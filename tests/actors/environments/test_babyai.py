@@ -93,7 +93,7 @@ def test_levels_their_limits_and_the_newest_version() -> None:
     for level, limit in limits.items():
         assert babyai.make(f"babyai/{level}", 1).task.max_episode_steps == limit, level
     assert babyai.make("babyai/GoToLocal", 1, max_steps=20).task.max_episode_steps == 20
-    assert babyai.make("babyai/BossLevel", 1).task.observation["mission"].max_bytes == 384
+    assert babyai.make("babyai/BossLevel", 1).task.observation["mission"].max_bytes == 352
 
 
 def test_pictures() -> None:
