@@ -191,9 +191,9 @@ def _hopper_stand(s: Simulated) -> np.ndarray:
 
 
 def _hopper_rising(s: Simulated) -> np.ndarray:
-    """Height up to where the reward begins and a little beyond, an upright torso, and no haste."""
-    height = np.minimum(_hopper_height(s), hopper._STAND_HEIGHT + 0.2)
-    return height + 0.5 * np.cos(s.joint("rooty")) - 0.01 * np.square(s.qvel).mean(-1)
+    """Height up to where the reward begins and beyond, an upright torso, and no haste."""
+    height = np.clip(_hopper_height(s), -0.5, hopper._STAND_HEIGHT + 0.4)
+    return height + 0.5 * np.cos(s.joint("rooty")) - 0.02 * np.square(s.qvel).mean(-1)
 
 
 def _cheetah_run(s: Simulated) -> np.ndarray:
@@ -214,7 +214,8 @@ def _finger_spin(s: Simulated) -> np.ndarray:
 
 
 def _finger_faster(s: Simulated) -> np.ndarray:
-    return np.clip(-s.sensor("hinge_velocity")[..., 0] / finger._SPIN_VELOCITY, -1, 1.2) - 0.5 * _finger_away(s)
+    """Up to twice the speed that the reward asks for: it lasts until the next flick."""
+    return np.clip(-s.sensor("hinge_velocity")[..., 0] / finger._SPIN_VELOCITY, -1, 2) - 0.5 * _finger_away(s)
 
 
 def _finger_away(s: Simulated) -> np.ndarray:
