@@ -9,40 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import difflib
-import importlib
 import math
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from actors.environments.failures import EnvironmentFailed
+from actors.environments.failures import EnvironmentFailed, UnknownTask
+from actors.environments.mujoco_pictures import MujocoPictures, without_renderer
 from actors.environments.vector_environment import Observation, VectorStep
 from agent.task import ArraySpec, TaskSpec
 
-
-@contextlib.contextmanager
-def _no_renderer_yet() -> Iterator[None]:
-    """Unless the user named one, keep dm_control from loading OpenGL at import: 55 MB and half a second an actor.
-
-    Pictures need neither: `DMControlEnvironment.render` makes a context of its own.
-    """
-    if "MUJOCO_GL" in os.environ:
-        yield
-        return
-    os.environ["MUJOCO_GL"] = "disable"
-    try:
-        yield
-    finally:
-        del os.environ["MUJOCO_GL"]
-
-
-with _no_renderer_yet():
-    import dm_env
-    import mujoco
+with without_renderer():
     from dm_control import suite
+    from dm_control.mujoco.engine import Contexts
     from dm_control.rl import control
 
 RENDER_HEIGHT, RENDER_WIDTH = 240, 320
@@ -77,7 +57,7 @@ class DMControlEnvironment:
         self.environments = environments
         self._bounds = [_action_bounds(environment) for environment in environments]
         self._step_of_episode = np.full(self.num_envs, -1, np.int64)  # -1: must be reset first
-        self._pictures: _Pictures | None = None
+        self._pictures: MujocoPictures | None = None
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int]) -> Observation:
         """Begin an episode in each of ``slots``; observations float32 [len(slots), *shape] in that order."""
@@ -86,7 +66,7 @@ class DMControlEnvironment:
             environment = self.environments[slot]
             environment.task._random = np.random.RandomState(seed)
             try:
-                timestep = _first_timestep(environment, self.task.name)
+                timestep = environment.reset()
             except control.PhysicsError as error:
                 raise self._failure(slot, 0, error) from error
             self._step_of_episode[slot] = 0
@@ -132,19 +112,17 @@ class DMControlEnvironment:
         return VectorStep({**observation}, reward, terminated, truncated)
 
     def render(self, slot: int) -> np.ndarray:
-        """One slot from its first camera, without shadows; uint8 [240, 320, 3].
-
-        Raises:
-            RuntimeError: no OpenGL library can draw here.
-        """
-        if self._pictures is None or self._pictures.slot != slot:
-            self._free_pictures()
-            self._pictures = _Pictures(slot, self.environments[slot].physics)
-        return self._pictures.draw()
+        """One slot from its first camera, without shadows, uint8 [240, 320, 3]; NoRenderer where OpenGL is missing."""
+        physics = self.environments[slot].physics
+        if self._pictures is None:
+            self._pictures = MujocoPictures(physics.model.ptr, RENDER_HEIGHT, RENDER_WIDTH)
+        return self._pictures.draw(physics.model.ptr, physics.data.ptr)
 
     def close(self) -> None:
         """Free simulators and the OpenGL context; harmless when repeated."""
-        self._free_pictures()
+        if self._pictures is not None:
+            self._pictures.close()
+            self._pictures = None
         for environment in self.environments:
             environment.close()
         self.environments = []
@@ -162,62 +140,33 @@ class DMControlEnvironment:
         self._step_of_episode[slot] = -1
         return PhysicsFailure(f"{self.task.name}: slot {slot} failed at step {step} of its episode: {cause}")
 
-    def _free_pictures(self) -> None:
-        if self._pictures is not None:
-            self._pictures.close()
-            self._pictures = None
 
+class _NothingDrawn:
+    """Stands in for dm_control's own OpenGL context, which is never made here.
 
-class _Pictures:
-    """Draws one slot. Shadows and reflections are off: in software they take 9 tenths of the time."""
+    ``quadruped-escape`` hands its terrain to one at each reset, whether or not it draws; `MujocoPictures` reads the
+    terrain from the model.
+    """
 
-    def __init__(self, slot: int, physics: Any) -> None:
-        self.slot = slot
-        self._model, self._data = physics.model.ptr, physics.data.ptr
-        library = os.environ.get("MUJOCO_GL", "egl").lower()
-        try:
-            context_class = importlib.import_module(f"mujoco.{library}").GLContext
-            self._model.vis.quality.shadowsize = 0
-            self._model.vis.quality.offsamples = 0
-            self._gl = context_class(RENDER_WIDTH, RENDER_HEIGHT)
-            self._gl.make_current()
-            self._context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
-        except Exception as error:  # PyOpenGL and the drivers raise whatever they like
-            raise RuntimeError(
-                f"no OpenGL context by MUJOCO_GL={library} ({type(error).__name__}: {error}); install a software one "
-                "(Debian: apt-get install libegl1 libgl1-mesa-dri) or set MUJOCO_GL to egl, osmesa or glfw"
-            ) from error
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
-        self._scene = mujoco.MjvScene(model=self._model, maxgeom=1000)
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-        self._camera = mujoco.MjvCamera()
-        if self._model.ncam:
-            self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-            self._camera.fixedcamid = 0
-        self._option = mujoco.MjvOption()
+    ptr = None
 
-    def draw(self) -> np.ndarray:
-        picture = np.empty((RENDER_HEIGHT, RENDER_WIDTH, 3), np.uint8)
-        area = mujoco.MjrRect(0, 0, RENDER_WIDTH, RENDER_HEIGHT)
-        every_category = mujoco.mjtCatBit.mjCAT_ALL.value
-        self._gl.make_current()
-        mujoco.mjv_updateScene(self._model, self._data, self._option, None, self._camera, every_category, self._scene)
-        mujoco.mjr_render(area, self._scene, self._context)
-        mujoco.mjr_readPixels(picture, None, area, self._context)
-        return np.ascontiguousarray(picture[::-1])  # OpenGL's rows go upwards
+    @contextlib.contextmanager
+    def make_current(self) -> Iterator[_NothingDrawn]:
+        yield self
 
-    def close(self) -> None:
-        self._gl.make_current()
-        self._context.free()
-        self._gl.free()
+    def call(self, *_: Any) -> None:
+        """Upload nothing."""
+
+    def free(self) -> None:
+        """Nothing is held."""
 
 
 def make(task_name: str, num_envs: int, **arguments: Any) -> DMControlEnvironment:
     """E environments of ``dm_control/<domain>-<task>``; other ``arguments`` go to the suite's task (``time_limit``...).
 
     Raises:
-        ValueError: unknown task (with the nearest names), or an argument that it does not take.
+        UnknownTask: with the nearest names.
+        ValueError: an argument that it does not take.
     """
     domain, task = _suite_task(task_name)
     if "random" in arguments:
@@ -233,8 +182,10 @@ def make(task_name: str, num_envs: int, **arguments: Any) -> DMControlEnvironmen
             ]
     except TypeError as error:
         raise ValueError(f"{task_name} does not take these arguments: {error}") from error
+    for environment in environments:
+        environment.physics._contexts = Contexts(gl=_NothingDrawn(), mujoco=_NothingDrawn())
     # From a reset: some tasks place what they observe only then.
-    values = _first_timestep(first, task_name).observation
+    values = first.reset().observation
     spec = TaskSpec(
         name=task_name,
         observation={key: ArraySpec("continuous", np.shape(value) or (1,)) for key, value in values.items()},
@@ -250,18 +201,6 @@ def task_names() -> list[str]:
     return [f"dm_control/{domain}-{task}" for domain, task in suite.ALL_TASKS]
 
 
-def _first_timestep(environment: control.Environment, task_name: str) -> dm_env.TimeStep:
-    """Reset; ``quadruped-escape`` hands its terrain to OpenGL there, even where nothing is drawn."""
-    try:
-        return environment.reset()
-    except RuntimeError as error:
-        if "OpenGL" not in str(error):
-            raise
-        raise RuntimeError(
-            f"{task_name} needs OpenGL at its resets; set MUJOCO_GL=egl before Clowder starts"
-        ) from error
-
-
 def _sharing_the_model(first: control.Environment) -> control.Environment:
     """Another environment of the same task, with simulation data of its own."""
     other = copy.copy(first)
@@ -274,9 +213,7 @@ def _sharing_the_model(first: control.Environment) -> control.Environment:
 def _suite_task(task_name: str) -> tuple[str, str]:
     names = dict(zip(task_names(), suite.ALL_TASKS))
     if task_name not in names:
-        near = difflib.get_close_matches(task_name, names, n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(near)}?" if near else "see dm_control.suite.ALL_TASKS"
-        raise ValueError(f"unknown DM Control task {task_name!r}; {hint}")
+        raise UnknownTask(task_name, names)
     return names[task_name]
 
 

@@ -7,7 +7,7 @@ environments reset themselves.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -145,17 +145,32 @@ def make(
         LibraryMissing, ValueError: it cannot be made; the message says why.
     """
     create = _from_entry_point(task_name, entry_point) if entry_point else _from_id(task_name, arguments)
+    return single_environments(task_name, num_envs, create, arguments)
+
+
+def single_environments(
+    task_name: str,
+    num_envs: int,
+    create: Callable[..., gymnasium.Env],
+    arguments: Mapping[str, Any],
+    max_episode_steps: int | None = None,
+) -> GymnasiumEnvironment:
+    """E copies of what ``create(**arguments)`` returns; see `make` for what it raises.
+
+    ``max_episode_steps`` is said by the caller where the environment has no registered limit.
+    """
     environments: list[gymnasium.Env] = []
     try:
         for _ in range(num_envs):
             environments.append(create(**arguments))
         parts = observation_parts(environments[0].observation_space, task_name)
         action = action_form(environments[0].action_space, task_name)
+        registered = environments[0].spec.max_episode_steps if environments[0].spec else None
         task = TaskSpec(
             name=task_name,
             observation={part.key: part.spec for part in parts},
             action=action.spec,
-            max_episode_steps=(environments[0].spec and environments[0].spec.max_episode_steps) or 0,
+            max_episode_steps=max_episode_steps or registered or 0,
         )
     except gymnasium.error.DependencyNotInstalled as error:
         raise LibraryMissing(f"{task_name}: {error}") from error
@@ -164,7 +179,7 @@ def make(
             environment.close()
         if isinstance(error, ValueError):
             raise
-        raise ValueError(f"{task_name}: cannot be made with arguments {arguments}: {error}") from error
+        raise ValueError(f"{task_name}: cannot be made with arguments {dict(arguments)}: {error}") from error
     return GymnasiumEnvironment(task, environments, parts, action)
 
 

@@ -27,6 +27,8 @@ ADAPTERS = {
     "atari": Adapter("actors.environments.atari", "ale_py", "ale-py"),
     "babyai": Adapter("actors.environments.babyai", "minigrid", "minigrid"),
     "dm_control": Adapter("actors.environments.dm_control", "dm_control", "dm-control"),
+    "dm_control_pixels": Adapter("actors.environments.dm_control_pixels", "dm_control", "dm-control"),
+    "metaworld": Adapter("actors.environments.metaworld", "metaworld", "metaworld"),
     "text": Adapter("actors.environments.text", "PIL", "pillow"),
     "gymnasium": Adapter("actors.environments.gymnasium_any", "gymnasium", "gymnasium"),
 }
