@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import importlib.util
 import json
 import statistics
 import time
@@ -59,8 +60,16 @@ def cases() -> list[Case]:
         *(Case(f"babyai/{level}", "babyai-bot", {}) for level in BABYAI_LEVELS),
         *(Case(f"atari/{rom}", "atari-planner", {"max_episode_steps": steps}) for rom, steps in ATARI_STEPS.items()),
         *controlled,
+        *(Case(task, "metaworld-scripted", {"terminate_on_success": True}) for task in _metaworld_tasks()),
         Case("dm_control/cartpole-swingup", "cartpole-mpc", {}),
     ]
+
+
+def _metaworld_tasks() -> list[str]:
+    """None where the library is not installed."""
+    if importlib.util.find_spec("metaworld") is None:
+        return []
+    return importlib.import_module("actors.environments.metaworld").task_names()
 
 
 def play(case: Case, seeds: Iterator[int]) -> Iterator[dict[str, Any]]:

@@ -25,6 +25,9 @@ EXPERTS = {
     ),
     "dm-control-mpc": Listing("actors.experts.dm_control_mpc", "DMControlMPC", "dm_control/*", "simulator state"),
     "babyai-bot": Listing("actors.experts.babyai_bot", "BabyAIBotExpert", "babyai/*", "privileged information"),
+    "metaworld-scripted": Listing(
+        "actors.experts.metaworld_scripted", "MetaWorldScripted", "metaworld/*", "observations"
+    ),
     "text-truth": Listing("actors.experts.text_truth", "TextTruth", "text/*", "privileged information"),
     "atari-planner": Listing("actors.experts.atari_planner", "AtariPlanner", "atari/*", "simulator state"),
 }

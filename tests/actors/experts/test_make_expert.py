@@ -19,6 +19,7 @@ from actors.experts.make import EXPERTS, expert_sees, make_expert
         ("atari-planner", "atari/boxing"),
         ("atari-planner", "atari/pong"),
         ("dm-control-mpc", "dm_control/reacher-easy"),
+        ("metaworld-scripted", "metaworld/reach-v3"),
         ("text-truth", "text/babyai-questions"),
     ],
 )
