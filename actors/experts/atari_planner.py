@@ -218,15 +218,17 @@ class _Shooting:
         return self._actions[self._best[self._used - 1]]
 
     def _replan(self, executed: Action) -> None:
-        rest = self._best[self._options.commit :]
-        plans = [np.concatenate([rest, self._sample()[: self._options.commit]])]
-        plans += [self._sample() for _ in range(self._options.samples)]
         state, lives = self._game.cloneState(include_rng=False), self._game.lives()
-        values = []
-        for each in plans:
-            values.append(self._value(state, each, executed, lives))
+        rest = self._best[self._options.commit :]
+        self._best = np.concatenate([rest, self._sample()[: self._options.commit]])
+        best = self._value(state, self._best, executed, lives)
+        for _ in range(self._options.samples):
+            plan = self._sample()
+            value = self._value(state, plan, executed, lives)
+            if value > best:
+                self._best, best = plan, value
             self._deadline.check()
-        self._best, self._used = plans[int(np.argmax(values))], 0
+        self._used = 0
 
     def _sample(self) -> np.ndarray:
         """Indices of actions, int [horizon]: each held for a geometric time."""

@@ -34,7 +34,5 @@ def test_an_episode_succeeds_and_replays(name: str, noise: float) -> None:
 def test_a_policy_that_says_nothing_sound_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     expert = MetaWorldScripted("metaworld/reach-v3", {})
     monkeypatch.setattr(expert._policy_class, "get_action", lambda self, state: np.full(4, np.nan))
-    with pytest.raises(
-        ExpertFailed, match=r"metaworld-scripted. on metaworld/reach-v3, seed 6: step 0: its action"
-    ):
+    with pytest.raises(ExpertFailed, match=r"metaworld-scripted. on metaworld/reach-v3, seed 6: step 0: its action"):
         expert.play(seed=6)
