@@ -109,7 +109,9 @@ class DMControlMPC:
         noise_sources = [bursts(each, noise) for each in np.random.default_rng(seed).spawn(actions)]
         self._environment.reset([0], [seed])
         planner = SamplingPlanner(settings, actions, self._returns, np.random.default_rng([seed, PLAN_STREAM]))
-        labels, executed, rewards = [], [], []
+        labels: list[np.ndarray] = []
+        executed: list[np.ndarray] = []
+        rewards: list[np.float32] = []
         done = False
         while not done:
             place = len(labels) % settings.replan

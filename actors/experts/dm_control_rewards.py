@@ -184,7 +184,7 @@ def _hopper_height(s: Simulated) -> np.ndarray:
     def drop(offset: np.ndarray) -> np.ndarray:
         return offset[2] * np.cos(angle) - offset[0] * np.sin(angle)
 
-    torso, below = drop(model.body("torso").ipos), 0.0
+    torso, below = drop(model.body("torso").ipos), np.zeros_like(angle)
     for body, joint in (("pelvis", "waist"), ("thigh", "hip"), ("calf", "knee"), ("foot", "ankle")):
         below = below + drop(model.body(body).pos)
         angle = angle + s.joint(joint)

@@ -37,7 +37,9 @@ class MetaWorldScripted:
         policy = self._policy_class()  # some remember what they did
         noise_sources = [bursts(each, noise) for each in np.random.default_rng(seed).spawn(4)]
         state = self._environment.reset([0], [seed])["state"][0]
-        labels, executed, rewards = [], [], []
+        labels: list[np.ndarray] = []
+        executed: list[np.ndarray] = []
+        rewards: list[np.float32] = []
         done = False
         while not done:
             with warnings.catch_warnings():
