@@ -143,24 +143,6 @@ def _ball_over_cup(s: Simulated) -> np.ndarray:
     return np.where(above, 1 - np.hypot(x, z) / 0.3, 2 * z)
 
 
-# Acrobot: two links of 1 m, hung 2 m above the floor; the tip has to reach 4 m.
-
-
-def _acrobot_tip(s: Simulated) -> tuple[np.ndarray, np.ndarray]:
-    shoulder = s.joint("shoulder")
-    both = shoulder + s.joint("elbow")
-    return np.sin(shoulder) + np.sin(both), 2 + np.cos(shoulder) + np.cos(both)
-
-
-def _acrobot(s: Simulated) -> np.ndarray:
-    x, z = _acrobot_tip(s)
-    return tolerance(np.hypot(x, z - 4), (0, s.model.site("target").size[0]), margin=1)
-
-
-def _acrobot_higher(s: Simulated) -> np.ndarray:
-    return (_acrobot_tip(s)[1] - 2) / 2
-
-
 # Walker, hopper, cheetah: bodies in a plane, heights in m, speeds in m/s of the centre of mass.
 
 
@@ -170,8 +152,8 @@ def _walker_stand(s: Simulated) -> np.ndarray:
     return (3 * standing + (1 + np.cos(s.joint("rooty"))) / 2) / 4
 
 
-def _walker_move(s: Simulated, speed: float) -> np.ndarray:
-    forwards = s.sensor("torso_subtreelinvel")[..., 0]
+def _walker_walk(s: Simulated) -> np.ndarray:
+    forwards, speed = s.sensor("torso_subtreelinvel")[..., 0], walker._WALK_SPEED
     moving = tolerance(forwards, (speed, np.inf), margin=speed / 2, value_at_margin=0.5, sigmoid="linear")
     return _walker_stand(s) * (5 * moving + 1) / 6
 
@@ -245,7 +227,6 @@ def _finger_nearer(s: Simulated) -> np.ndarray:
 
 
 REWARDS: dict[str, Term] = {
-    "acrobot-swingup": _acrobot,
     "ball_in_cup-catch": _ball_in_cup,
     "cartpole-balance": _cartpole,
     "cartpole-balance_sparse": _cartpole_sparse,
@@ -261,13 +242,11 @@ REWARDS: dict[str, Term] = {
     "reacher-easy": _reacher,
     "reacher-hard": _reacher,
     "walker-stand": _walker_stand,
-    "walker-walk": lambda s: _walker_move(s, walker._WALK_SPEED),
-    "walker-run": lambda s: _walker_move(s, walker._RUN_SPEED),
+    "walker-walk": _walker_walk,
 }
 """The suite's reward by ``domain-task``."""
 
 SHAPING: dict[str, Term] = {
-    "acrobot-swingup": _acrobot_higher,
     "ball_in_cup-catch": _ball_over_cup,
     "cartpole-balance_sparse": _cartpole_nearly,
     "cartpole-swingup_sparse": _cartpole_nearly,

@@ -72,10 +72,11 @@ def test_rewards_where_they_are_rare() -> None:
 
 
 def test_every_task_with_settings_has_a_reward_and_the_shaping_it_weighs() -> None:
+    assert {task.partition("/")[2] for task in settings_file(FILE)} == set(REWARDS)
     for task in settings_file(FILE):
         settings = task_settings("dm-control-mpc", FILE, task, PlannerSettings)
         name = task.partition("/")[2]
-        assert name in REWARDS and (not settings.shaping or name in SHAPING), task
+        assert not settings.shaping or name in SHAPING, task
         assert 0 < settings.replan <= settings.horizon and settings.elites <= settings.samples, task
 
 
