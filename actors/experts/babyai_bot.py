@@ -13,6 +13,7 @@ from minigrid.utils.baby_ai_bot import BabyAIBot
 
 from actors.demonstrations.episode import ActionRecord
 from actors.environments.babyai import NUM_ACTIONS, make_level
+from actors.experts.expert import Sees
 
 NOISE_STREAM = 0xB0
 """Separates the noise of an episode from other generators made of the same seed."""
@@ -22,6 +23,7 @@ class BabyAIBotExpert:
     """Plays one level with ``BabyAIBot``; see `actors.experts.expert.Expert`."""
 
     name = "babyai-bot"
+    sees: Sees = "privileged information"
 
     def __init__(self, task_name: str, arguments: dict[str, Any]):
         self._environment = make_level(task_name, arguments)

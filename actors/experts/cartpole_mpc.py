@@ -10,7 +10,6 @@ be imitated: a sampling planner (MPPI) earns about the same, but its noise is mo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import mujoco
@@ -19,6 +18,8 @@ from mujoco import rollout
 
 from actors.demonstrations.episode import ActionRecord
 from actors.environments import dm_control
+from actors.experts.disturbance import bursts
+from actors.experts.expert import Sees, StepDeadline
 
 TASK = "dm_control/cartpole-swingup"
 STATE = 4
@@ -237,20 +238,6 @@ class Planner:
             curvature = a.T @ h @ a + q_uu * np.outer(gain, gain) + coupling + coupling.T
 
 
-def bursts(random: np.random.Generator, deviation: float) -> Iterator[float]:
-    """Disturbance of each step: Ornstein-Uhlenbeck noise (0.2 s) during bursts of 0.3 to 1 s, 0.5 to 2 s apart."""
-    value, active, remaining = 0.0, False, int(random.integers(100))
-    decay = np.exp(-0.01 / 0.2)
-    while True:
-        if remaining == 0:
-            active = not active
-            remaining = int(random.integers(30, 100) if active else random.integers(50, 200))
-            value = random.normal()
-        value = decay * value + np.sqrt(1 - decay**2) * random.normal()
-        remaining -= 1
-        yield deviation * value if active else 0.0
-
-
 class CartpoleMPC:
     """Plays ``dm_control/cartpole-swingup`` (an `Expert`); ``arguments`` are the adapter's.
 
@@ -259,6 +246,7 @@ class CartpoleMPC:
     """
 
     name = "cartpole-mpc"
+    sees: Sees = "simulator state"
 
     def __init__(self, task_name: str, arguments: dict[str, Any], settings: PlannerSettings | None = None) -> None:
         if task_name != TASK:
@@ -279,6 +267,7 @@ class CartpoleMPC:
         if self._guess is None:
             self._guess = self._planner.guess()
         disturbance = bursts(np.random.default_rng(seed), noise)
+        deadline = StepDeadline(self.name, TASK, seed)
         self._environment.reset([0], [seed])
         self._planner.begin(self._state(), self._guess)
         labels: list[np.float32] = []
@@ -294,6 +283,7 @@ class CartpoleMPC:
             step = self._environment.step(np.full((1, 1), actions[-1], np.float32))
             rewards.append(step.reward[0])
             done = bool(step.done[0])
+            deadline.next_step()
         return ActionRecord(
             seed=seed,
             action=np.array(actions, np.float32)[:, None],

@@ -8,6 +8,7 @@ import numpy as np
 
 from actors.demonstrations.episode import ActionRecord
 from actors.environments.text import make_source
+from actors.experts.expert import Sees
 from agent.task import text_bytes
 
 
@@ -15,6 +16,7 @@ class TextTruth:
     """See `actors.experts.expert.Expert`."""
 
     name = "text-truth"
+    sees: Sees = "privileged information"
 
     def __init__(self, task_name: str, arguments: dict[str, Any]):
         self._source = make_source(task_name, arguments)

@@ -11,10 +11,10 @@ from actors.experts.cartpole_mpc import (
     CartpoleMPC,
     Planner,
     PlannerSettings,
-    bursts,
     reward,
     reward_derivatives,
 )
+from actors.experts.disturbance import bursts
 
 SHORT = {"time_limit": 1.2}  # seconds; the pole is on its way up by then
 
