@@ -37,6 +37,8 @@ from agent.task import ArraySpec, TaskSpec
 
 MANIFEST = "set.json"
 _COLUMNS = ("seeds", "lengths", "returns", "noisy", "actions", "differs", "labels", "masked")
+_CUT = "cut"
+"""A further column, bool [N], of sets in which an episode was cut (`ActionRecord`); the others do without."""
 
 
 class ActionSet:
@@ -51,6 +53,7 @@ class ActionSet:
         self.lengths = columns["lengths"]
         self.returns = columns["returns"]
         self.noisy = columns["noisy"]
+        self._cut = columns[_CUT]
         self.num_episodes = len(self.lengths)
         self.seeds = columns["seeds"]
         self._ends = np.cumsum(self.lengths)
@@ -77,6 +80,7 @@ class ActionSet:
             label_mask=self._label_mask[steps],
             episode_return=float(self.returns[index]),
             noisy=bool(self.noisy[index]),
+            cut=bool(self._cut[index]),
         )
 
     def episode(self, index: int) -> Episode:
@@ -166,7 +170,8 @@ def _columns(task: TaskSpec, records: Sequence[ActionRecord]) -> dict[str, np.nd
     labels = np.concatenate([empty, *[record.label for record in records]]).astype(stored)
     masks = np.concatenate([np.empty(0, bool), *[record.label_mask for record in records]])
     differs = (actions != labels).reshape(len(actions), -1).any(axis=1)
-    return {
+    cut = np.array([record.cut for record in records], bool)
+    return ({_CUT: cut} if cut.any() else {}) | {
         "seeds": np.array([record.seed for record in records], np.int64),
         "lengths": np.array([len(record.action) for record in records], np.int64),
         "returns": np.array([record.episode_return for record in records], np.float64),
@@ -202,6 +207,7 @@ def _read(folder: Path) -> tuple[SetSettings, dict[str, np.ndarray]]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             columns = {column: archive[column] for column in _COLUMNS}
+            columns[_CUT] = archive[_CUT] if _CUT in archive.files else np.zeros(len(columns["seeds"]), bool)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DemonstrationSetError(f"{path} is not an archive of episodes ({error}); {again}") from error
     _check_columns(columns, settings.task, episodes, path)
@@ -214,7 +220,7 @@ def _check_columns(columns: dict[str, np.ndarray], task: TaskSpec, episodes: int
             raise DemonstrationSetError(f"{path} is not a whole set of {task.name}: {what}; record it anew")
 
     need(episodes > 0, "it has no episodes")
-    for column, kind in (("seeds", "i"), ("lengths", "i"), ("returns", "f"), ("noisy", "b")):
+    for column, kind in (("seeds", "i"), ("lengths", "i"), ("returns", "f"), ("noisy", "b"), (_CUT, "b")):
         array = columns[column]
         need(array.shape == (episodes,) and array.dtype.kind == kind, f"{column} is {array.dtype} {array.shape}")
     need(bool((columns["lengths"] > 0).all() and np.isfinite(columns["returns"]).all()), "an episode is empty")

@@ -51,7 +51,8 @@ class Episode:
 class ActionRecord:
     """What an episode is made of: replaying it through the environment gives the `Episode` back.
 
-    Fields as in `Episode`; ``episode_return`` is checked after the replay.
+    Fields as in `Episode`; ``episode_return`` is checked after the replay. Where ``cut``, the episode ends after its
+    last action though the environment may go on, and is truncated there.
     """
 
     seed: int
@@ -60,3 +61,4 @@ class ActionRecord:
     label_mask: np.ndarray
     episode_return: float
     noisy: bool = False
+    cut: bool = False

@@ -98,6 +98,8 @@ class _Playback:
         self._store(step.observation, self._slot)
         done = bool(step.terminated[self._slot] or step.truncated[self._slot])
         length = len(self.record.action)
+        if self.record.cut and self.step == length:
+            return True
         if done != (self.step == length):
             what = f"ended after {self.step} of {length} recorded steps" if done else f"goes on after {length} steps"
             raise ReplayMismatch(f"{self._name}: played again, it {what}")
@@ -114,7 +116,7 @@ class _Playback:
             label_mask=record.label_mask,
             reward=self._reward,
             terminated=bool(step.terminated[self._slot]),
-            truncated=bool(step.truncated[self._slot]),
+            truncated=bool(step.truncated[self._slot]) or (record.cut and not step.terminated[self._slot]),
             seed=record.seed,
             success=None if step.success is None else bool(step.success[self._slot]),
             noisy=record.noisy,

@@ -48,6 +48,23 @@ def test_what_was_packed_comes_back(folder: Path, records) -> None:
     opened.close()
 
 
+def test_a_cut_episode_stays_cut_and_old_sets_have_none(tmp_path: Path, folder: Path, records) -> None:
+    whole = records[1]
+    cut = dataclasses.replace(
+        whole,
+        action=whole.action[:5],
+        label=whole.label[:5],
+        label_mask=whole.label_mask[:5],
+        episode_return=5.0,
+        cut=True,
+    )
+    pack_action_set(tmp_path / "cut", CARTPOLE, "nobody", [records[0], cut], None)
+    opened = open_set(tmp_path / "cut", CARTPOLE)
+    assert [opened.record(index).cut for index in range(2)] == [False, True]
+    assert opened.episode(1).truncated and not opened.episode(1).terminated and opened.episode(1).length == 5
+    assert not any(open_set(folder, CARTPOLE).record(index).cut for index in range(4))
+
+
 def test_continuous_actions_are_exact(tmp_path: Path) -> None:
     record = played(PENDULUM, 3)
     pack_action_set(tmp_path, PENDULUM, "nobody", [record], None)
@@ -104,6 +121,7 @@ DAMAGE = {
     "steps missing": (lambda f: _rewrite(f, actions=np.zeros(3, np.uint8)), "actions is uint8"),
     "other actions": (lambda f: _rewrite(f, labels=np.zeros((2, 3), np.float32)), "labels is float32"),
     "action too large": (lambda f: _rewrite(f, labels=np.full(10_000, 9, np.uint8)), "labels"),
+    "cut of another length": (lambda f: _rewrite(f, cut=np.zeros(3, bool)), "cut is bool"),
     "length below 1": (lambda f: _rewrite(f, lengths=np.array([0, 1, 1, 1])), "an episode is empty"),
     "outside the folder": (lambda f: _manifest(f, archive="../../episodes.npz"), "cannot be read"),
 }

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from actors.config import ActorConfig
 from actors.demonstrations.simulation import ReplayMismatch, simulate
 from actors.environments.make import make_environment
 from tests.actors.demonstrations.sets import BOXING, CARTPOLE, played
@@ -26,6 +27,28 @@ def test_every_episode_comes_once_and_as_recorded_however_many_at_once(num_envs:
         assert np.array_equal(episode.action, record.action) and np.array_equal(episode.label, record.label)
         assert np.array_equal(episode.label_mask, record.label_mask)
         assert episode.terminated != episode.truncated and episode.seed == record.seed
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize("config", [CARTPOLE, BOXING], ids=lambda config: config.task)
+def test_a_cut_episode_ends_as_truncated_and_its_slot_goes_on(config: ActorConfig, num_envs: int) -> None:
+    whole = [played(config, seed) for seed in range(4)]
+    environment = make_environment(config, num_envs)
+    full = dict(item for item in simulate(environment, whole.__getitem__, range(4)) if item is not None)
+    records = list(whole)
+    for index in (0, 2, 3):
+        steps = len(whole[index].action) if index == 3 else 7  # the last is cut where the environment ends it anyhow
+        part = {name: getattr(whole[index], name)[:steps] for name in ("action", "label", "label_mask")}
+        total = float(full[index].reward[:steps].sum())
+        records[index] = dataclasses.replace(whole[index], **part, episode_return=total, cut=True)
+    parts = dict(item for item in simulate(environment, records.__getitem__, range(4)) if item is not None)
+    for index in (0, 2):
+        assert parts[index].length == 7 and parts[index].truncated and not parts[index].terminated
+        for key, values in parts[index].observation.items():
+            assert np.array_equal(values, full[index].observation[key][:8])
+    for index in (1, 3):
+        assert np.array_equal(parts[index].reward, full[index].reward)
+        assert (parts[index].terminated, parts[index].truncated) == (full[index].terminated, full[index].truncated)
 
 
 def test_slots_do_not_change_what_is_observed() -> None:
@@ -56,6 +79,7 @@ def test_a_waiting_caller_hears_every_now_and_then() -> None:
         (lambda r: {"episode_return": float("nan")}, "recorded with return"),
         (lambda r: {"action": r.action[:-1], "label": r.label[:-1]}, "goes on after"),
         (lambda r: {"action": np.repeat(r.action, 2), "label": np.repeat(r.label, 2)}, "ended after"),
+        (lambda r: {"action": np.repeat(r.action, 2), "label": np.repeat(r.label, 2), "cut": True}, "ended after"),
         (lambda r: {"action": r.action[:0]}, "no actions"),
         (lambda r: {"seed": r.seed + 1, "episode_return": -1.0}, "seed 1"),
     ],
