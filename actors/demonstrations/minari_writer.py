@@ -9,7 +9,9 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from actors.demonstrations.demonstration_set import SetSettings
@@ -50,19 +52,19 @@ class MinariWriter:
 
     def append(self, record: ActionRecord, episode: Episode) -> None:
         """Add one episode; OSError leaves the set as it was."""
+        self.append_rows(encode_episode(episode, self.settings.task, 0), episode.facts())
+
+    def append_rows(self, rows: pa.RecordBatch, facts: dict[str, Any]) -> None:
+        """Add one episode that `encode_episode` made, with its `Episode.facts`; OSError leaves the set as it was."""
         index = len(self.seeds)
-        batch = encode_episode(episode, self.settings.task, index)
+        ids = pa.array(np.full(len(rows), index, np.int32))
+        batch = pa.RecordBatch.from_arrays([ids, *rows.columns[1:]], schema=rows.schema)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
             writer.write_batch(batch)
         data = sink.getvalue().to_pybytes()
-        facts = {
+        facts = facts | {
             "id": index,
-            "total_steps": episode.length,
-            "seed": episode.seed,
-            "noisy": episode.noisy,
-            "success": episode.success,
-            "episode_return": episode.episode_return,
             "expert": self.settings.expert,
             "bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
@@ -76,8 +78,8 @@ class MinariWriter:
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
-        self.seeds.append(episode.seed)
-        self._steps += episode.length
+        self.seeds.append(facts["seed"])
+        self._steps += facts["total_steps"]
         self._write_metadata()
 
     def finish(self, failed_episodes: int) -> None:
