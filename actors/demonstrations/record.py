@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from actors.config import ActorConfig
 from actors.demonstrations.action_set import conform, write_action_set
 from actors.demonstrations.episode import ActionRecord
 from actors.demonstrations.open_set import wanted_settings
-from actors.demonstrations.recording import Form, Recording, RecordOrder, RecordReport
+from actors.demonstrations.recording import Recording, RecordOrder, RecordReport
 from actors.experts.expert import Expert
 from actors.experts.make import make_expert
 
@@ -21,33 +22,33 @@ def record(
     episodes: int,
     out: Path,
     *,
-    form: Form = "minari",
-    noise_levels: Sequence[float] = (),
-    noise_share: float = 0.5,
-    start_seed: int = 0,
-    random_seconds: float = 10.0,
-    episode_deadline: float = 3600.0,
-    command: str = "",
+    progress: Callable[[RecordReport], None] | None = None,
+    said: Callable[[str], None] = lambda line: None,
+    **settings: Any,
+) -> RecordReport:
+    """`record_order` of a `RecordOrder` with these ``settings``."""
+    return record_order(RecordOrder(config, episodes, Path(out), **settings), expert, progress=progress, said=said)
+
+
+def record_order(
+    order: RecordOrder,
+    expert: str | Expert,
+    *,
     progress: Callable[[RecordReport], None] | None = None,
     said: Callable[[str], None] = lambda line: None,
 ) -> RecordReport:
-    """Record until the set in ``out`` has ``episodes`` episodes; a set of the same task that is there is continued.
+    """Record until the set of ``order`` has its episodes; a set of the same task that is there is continued.
 
-    In this process; `distributed.recording` has the same with several. Arguments as in `RecordOrder`; ``expert`` is
-    one, or its name. Seeds count up from ``start_seed``; an episode that the environment calls failed, or that the
-    expert did not give, is left out and the next seed is tried. A new set also gets the return of uniform random
-    actions, measured for ``random_seconds`` beyond the fewest episodes, since short ones with rare rewards need many.
+    In this process; `distributed.recording` has the same with several. ``expert`` is one, or its name. Seeds count up;
+    an episode that the environment calls failed, or that the expert did not give, is left out and the next seed is
+    tried. ``progress`` is told when the set has grown, ``said`` of each problem, in one line.
 
     Raises:
-        DemonstrationSetError: ``out`` holds a set of another task, other settings or another expert, or other files.
+        DemonstrationSetError: the folder holds a set of another task, other settings or another expert, or other files.
         RecordingFailed: the expert failed, or gave nothing that is an episode, too often in a row.
         OSError: the disk is full or not writable; the set holds all episodes before that and can be continued.
     """
-    order = RecordOrder(
-        config, episodes, Path(out), form, tuple(noise_levels), noise_share, start_seed, episode_deadline,
-        random_seconds, command,
-    )  # fmt: skip
-    player = make_expert(expert, config) if isinstance(expert, str) else expert
+    player = make_expert(expert, order.config) if isinstance(expert, str) else expert
     recording = Recording(order, player, said)
     maker = order.maker(player)
     try:

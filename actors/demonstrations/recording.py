@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -63,7 +63,7 @@ class RecordOrder:
     episodes: int
     out: Path
     form: Form = "minari"
-    noise_levels: tuple[float, ...] = ()
+    noise_levels: Sequence[float] = ()
     noise_share: float = 0.5
     start_seed: int = 0
     episode_deadline: float = 3600.0
@@ -138,6 +138,8 @@ class Recording:
             finally:
                 environment.close()
             settings = dataclasses.replace(wanted_settings(order.config, expert.name), random_return=measured)
+        if order.noise_levels and settings.task.says_text:
+            raise ValueError(f"{settings.task.name} takes no noise: a text has no disturbed form; leave --noise out")
         self._settings = settings
         self._writer: MinariWriter | ActionWriter
         with self._disk():
@@ -161,7 +163,12 @@ class Recording:
     def wants(self) -> bool:
         """More seeds should be played now than those that were dealt and may still succeed."""
         hopeless = sum(bool(each.problem) for each in self._answers.values())
-        return len(self._writer.seeds) + (self._next - self._due) - hopeless < self.order.episodes
+        return len(self._writer.seeds) + self.waiting - hopeless < self.order.episodes
+
+    @property
+    def waiting(self) -> int:
+        """Seeds that were dealt and are not yet in the set or left out: in play, or before their turn."""
+        return self._next - self._due
 
     def deal(self) -> tuple[int, float]:
         """The next seed and the noise it is played with, which hangs on the seed alone."""
@@ -288,7 +295,7 @@ def measure_random_return(environment: VectorEnvironment, seed: int, seconds: fl
     return sum(means) / len(means)
 
 
-def noise_of(index: int, levels: tuple[float, ...] | list[float], share: float) -> float:
+def noise_of(index: int, levels: Sequence[float], share: float) -> float:
     """Noise of the ``index``-th seed: of any n first, floor(n * share) are noisy; the levels take turns."""
     if not levels or int((index + 1) * share) == int(index * share):
         return 0.0
