@@ -26,7 +26,7 @@ def cpus_declared(plan: RunPlan) -> float:
     return (
         cluster.learner_cpus
         + cluster.actor_cpus * actors
-        + cluster.replayer_cpus * len(plan.demonstrations)
+        + cluster.replayer_cpus * len(plan.replayers)
         + cluster.evaluator_cpus * (evaluators + 1)
     )
 

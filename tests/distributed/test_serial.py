@@ -22,6 +22,7 @@ def config_of(cartpole_set, tmp_path, steps):
             "learner.windows_per_batch=8", f"stop.learner_steps={steps}", "cluster.publish_seconds=0",
             "cluster.pull_seconds=0.1", "evaluation.every_seconds=1", "evaluation.episodes=2",
             "evaluation.final_episodes=3", "evaluation.video_steps=20", "learner.good_threshold=-1",
+            "actors.cartpole_v1.num_replayers=2", "actors.cartpole_v1.demonstrations_top=3",
         ]
     )  # fmt: skip
 
