@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from actors.config import ActorConfig
-from actors.demonstrations.action_set import MANIFEST, ActionSet
+from actors.demonstrations.action_set import ActionSet
 from actors.demonstrations.demonstration_set import DemonstrationSet, DemonstrationSetError, describe_versions
-from actors.demonstrations.minari_set import MinariSet
+from actors.demonstrations.open_set import load_set
 from actors.demonstrations.whole_files import write_json, write_whole
 
 CARD = "card.json"
@@ -114,7 +113,6 @@ def make_card(opened: DemonstrationSet) -> Card:
 
 def write_card(
     folder: Path,
-    config: ActorConfig,
     *,
     sees: str = "",
     noise: dict[str, Any] | None = None,
@@ -122,11 +120,7 @@ def write_card(
     command: str = "",
 ) -> None:
     """Write or renew the card of the set in ``folder``; what is not given stays as the former card said it."""
-    from actors.environments.make import make_environment
-
-    opened: DemonstrationSet = (
-        ActionSet(folder, lambda: make_environment(config, 1)) if (folder / MANIFEST).exists() else MinariSet(folder)
-    )
+    opened = load_set(folder)
     given = {"sees": sees, "noise": noise or {}, "kept": kept, "command": command}
     card = dataclasses.replace(make_card(opened), **{name: value for name, value in given.items() if value})
     write_json(folder / CARD, card.to_json())

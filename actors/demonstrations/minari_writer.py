@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from actors.demonstrations.demonstration_set import SetSettings
+from actors.demonstrations.demonstration_set import ROM, SetSettings
 from actors.demonstrations.episode import ActionRecord, Episode
 from actors.demonstrations.minari_form import encode_episode, minari_spaces
 from actors.demonstrations.minari_set import METADATA, TABLE, MinariSet
@@ -101,7 +101,9 @@ class MinariWriter:
                 "author": ["Clowder"],
                 "author_email": [],
                 "description": f"Demonstrations of {self.settings.task.name}; settings under the key clowder",
-                "requirements": [f"{name}=={version}" for name, version in self.settings.versions.items()],
+                "requirements": [
+                    f"{name}=={version}" for name, version in self.settings.versions.items() if not name.startswith(ROM)
+                ],
                 "clowder": self.settings.to_json(),
             },
         )

@@ -253,7 +253,6 @@ class Recording:
                 order = self.order
                 write_card(
                     order.out,
-                    order.config,
                     sees=getattr(self._expert, "sees", ""),
                     noise={"levels": list(order.noise_levels), "share": order.noise_share}
                     if order.noise_levels
