@@ -51,7 +51,7 @@ def import_minari(
     Raises:
         DemonstrationSetError: no such dataset; its spaces are not the task's; an episode does not fit them; ``out``
             holds something else.
-        ModuleNotFoundError: the dataset is in HDF5 form and h5py is not installed.
+        ImportError: the dataset is in HDF5 form and h5py is not installed.
     """
     dataset = _open(source)
     environment = make_environment(config, 1)
@@ -95,10 +95,9 @@ def _open(source: str | Path) -> minari.MinariDataset:
             return minari.MinariDataset(data)
         return minari.load_dataset(str(source))
     except ImportError as error:
-        raise ModuleNotFoundError(
+        raise ImportError(
             f"{source} is in a form whose library is not installed ({error}); install it with: "
-            "pip install -c constraints.txt 'minari[hdf5]'",
-            name="h5py",
+            "pip install -c constraints.txt 'minari[hdf5]'"
         ) from error
     except (OSError, ValueError, KeyError) as error:
         raise DemonstrationSetError(
