@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from actors.demonstrations.episode import ActionRecord, Episode
 from actors.demonstrations.minari_form import encode_episode, minari_spaces
 from actors.demonstrations.minari_set import METADATA, TABLE, MinariSet
 from actors.demonstrations.whole_files import write_json, write_whole
+
+COUNT_SECONDS = 1.0
+"""Minari's count of the episodes is written at most this often: `MinariSet` finds those beyond it, whose folders are
+there, and each writing waits for the disk."""
 
 
 class MinariWriter:
@@ -41,6 +46,7 @@ class MinariWriter:
             "observation_space": serialize_space(observation_space),
             "action_space": serialize_space(action_space),
         }
+        self._minari_version = importlib.metadata.version("minari")
         self._data.mkdir(parents=True, exist_ok=True)
         for aside in self._data.glob(".writing-*"):
             shutil.rmtree(aside)
@@ -80,7 +86,8 @@ class MinariWriter:
             raise
         self.seeds.append(facts["seed"])
         self._steps += facts["total_steps"]
-        self._write_metadata()
+        if time.monotonic() - self._counted_at > COUNT_SECONDS:
+            self._write_metadata()
 
     def finish(self, failed_episodes: int) -> None:
         """Bring the settings up to date."""
@@ -88,6 +95,7 @@ class MinariWriter:
         self._write_metadata()
 
     def _write_metadata(self) -> None:
+        self._counted_at = time.monotonic()
         write_json(
             self._data / METADATA,
             self._spaces
@@ -96,7 +104,7 @@ class MinariWriter:
                 "total_episodes": len(self.seeds),
                 "total_steps": self._steps,
                 "data_format": "arrow",
-                "minari_version": importlib.metadata.version("minari"),
+                "minari_version": self._minari_version,
                 "algorithm_name": self.settings.expert,
                 "author": ["Clowder"],
                 "author_email": [],
