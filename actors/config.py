@@ -27,6 +27,10 @@ class ActorConfig:
         weight: share of a batch, relative to the other tasks of the run.
         online_share: of this task's share, the part asked from online (good) windows, 0 to 1.
         demonstrations: a set of demonstrations: a folder, or the name of a shipped set.
+        demonstrations_filter: keep only those whose return reaches this share of the expert's, above 0 to 1 (Gato: 0.8,
+            see `actors.demonstrations.selection`); null keeps all. Scores are still relative to the whole set.
+        demonstrations_top: of those, keep so many with the highest returns; null keeps all.
+        num_replayers: processes that write the set into replay, each its own share of the episodes.
         expert: the expert that ``clowder record`` takes unless told otherwise.
         action_temperature: of environment actors.
         evaluation_episodes: episodes of one evaluation.
@@ -45,6 +49,9 @@ class ActorConfig:
     weight: float = 1.0
     online_share: float = 0.25
     demonstrations: str | None = None
+    demonstrations_filter: float | None = None
+    demonstrations_top: int | None = None
+    num_replayers: int = 1
     expert: str | None = None
     action_temperature: float = 1.0
     evaluation_episodes: int = 20
@@ -62,9 +69,18 @@ def check_actor_config(config: ActorConfig, name: str) -> None:
         config.entry_point.count(":") != 1 or not all(config.entry_point.split(":"))
     ):
         refuse("entry_point", "has the form module:function")
-    for key, least in (("num_actors", 0), ("envs_per_actor", 1), ("context_steps", 1), ("evaluation_episodes", 0)):
-        if getattr(config, key) < least:
-            refuse(key, f"must be at least {least}")
+    least = {"num_actors": 0, "envs_per_actor": 1, "context_steps": 1, "evaluation_episodes": 0, "num_replayers": 1}
+    for key, lowest in least.items():
+        if getattr(config, key) < lowest:
+            refuse(key, f"must be at least {lowest}")
+    if config.demonstrations_filter is not None and not 0 < config.demonstrations_filter <= 1:
+        refuse("demonstrations_filter", "must be above 0 and at most 1, or null to keep all demonstrations")
+    if config.demonstrations_top is not None and config.demonstrations_top < 1:
+        refuse("demonstrations_top", "must be at least 1, or null to keep all demonstrations")
+    if config.demonstrations is None:
+        for key in ("demonstrations_filter", "demonstrations_top"):
+            if getattr(config, key) is not None:
+                refuse(key, "needs demonstrations, of which there are none; it must be null")
     if config.return_horizon < 0:
         refuse("return_horizon", "must be at least 0")
     if not (config.weight > 0 and math.isfinite(config.weight)):

@@ -20,7 +20,8 @@ class ReplayerReport:
     Attributes:
         cursor: what is written already; JSON-able. Give it to a new replayer of the same set and seed to go on.
         done: the whole set is in replay.
-        episodes, num_episodes: of the set: written (also before a restart), and all.
+        episodes, num_episodes: of this replayer's share: written (also before a restart), and all.
+        kept, in_set: episodes of the set that the task replays, by all its replayers, and all there are.
         steps, windows: written by this replayer.
         seconds: absolute, by ``episodes`` (reading or simulating them), ``writer`` and ``blocked`` (the part of
             ``writer`` that replay made it wait).
@@ -30,6 +31,8 @@ class ReplayerReport:
     done: bool
     episodes: int
     num_episodes: int
+    kept: int
+    in_set: int
     steps: int
     windows: int
     seconds: dict[str, float]
@@ -47,21 +50,35 @@ class DemonstrationReplayer:
         writer: for the source ``demonstrations``; closed by `close`.
         seed: of the order.
         cursor: of the replayer that this one replaces; empty to begin.
+        keep: indices of the episodes to replay, of all its replayers; None for all.
+        shard, shards: this replayer writes every ``shards``-th episode of the one order, from the ``shard``-th on.
     """
 
     def __init__(
-        self, demonstrations: DemonstrationSet, writer: EpisodeWriter, seed: int = 0, cursor: Sequence[int] = ()
+        self,
+        demonstrations: DemonstrationSet,
+        writer: EpisodeWriter,
+        seed: int = 0,
+        cursor: Sequence[int] = (),
+        *,
+        keep: np.ndarray | None = None,
+        shard: int = 0,
+        shards: int = 1,
     ) -> None:
-        count = demonstrations.num_episodes
+        in_set = demonstrations.num_episodes
+        kept = np.ones(in_set, bool) if keep is None else np.isin(np.arange(in_set), keep)
         self._set = demonstrations
         self._writer = writer
+        self._kept = int(kept.sum())
+        order = np.random.default_rng([seed, in_set]).permutation(in_set)
+        order = order[kept[order]][shard::shards].tolist()
+        self._count = count = len(order)
         self._written = set(range(cursor[0])) | set(cursor[1:]) if cursor else set()
         if not self._written <= set(range(count)):
             raise ValueError(
-                f"{demonstrations.folder} has {count} episodes and the cursor is beyond them: the set has changed "
-                "since the run began; start a new run"
+                f"{demonstrations.folder} has {count} episodes to replay and the cursor is beyond them: the set has "
+                "changed since the run began; start a new run"
             )
-        order = np.random.default_rng([seed, count]).permutation(count).tolist()
         self._position = {index: position for position, index in enumerate(order)}
         left = [index for position, index in enumerate(order) if position not in self._written]
         self._source: Iterator[tuple[int, Episode] | None] = demonstrations.episodes(left)
@@ -70,7 +87,7 @@ class DemonstrationReplayer:
     @property
     def done(self) -> bool:
         """Every episode is in replay."""
-        return len(self._written) == self._set.num_episodes
+        return len(self._written) == self._count
 
     @property
     def cursor(self) -> list[int]:
@@ -102,7 +119,9 @@ class DemonstrationReplayer:
             cursor=self.cursor,
             done=self.done,
             episodes=len(self._written),
-            num_episodes=self._set.num_episodes,
+            num_episodes=self._count,
+            kept=self._kept,
+            in_set=self._set.num_episodes,
             steps=self._writer.steps_written,
             windows=self._writer.windows_written,
             seconds={**self._seconds, "blocked": self._writer.blocked_seconds},

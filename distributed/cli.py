@@ -17,6 +17,8 @@ COMMANDS = {
     "play": "record a video of a run's agent on one task",
     "record": "record demonstrations of a task by an expert",
     "explore": "find demonstrations of an Atari game whose rewards are rare, with Go-Explore",
+    "import-minari": "make a set of a Minari dataset",
+    "sets": "list demonstration sets, or show the card of one",
     "tasks": "list the tasks: what is configured, what is installed, its spaces; the catalogue by --suite",
     "reference": "measure what random play reaches at the tasks of the catalogue, and note what experts reach",
     "models": "list the model presets and count their parameters, beside the paper's",
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from distributed.errors import ClowderError
 
     module: ModuleType = importlib.import_module(
-        f"distributed.commands.{verb}" if verb in COMMANDS else further[verb].value
+        f"distributed.commands.{verb.replace('-', '_')}" if verb in COMMANDS else further[verb].value
     )
     description = COMMANDS.get(verb) or (module.__doc__ or "").split("\n")[0]
     parser = Parser(prog=f"clowder {verb}", description=description[:1].upper() + description[1:])
@@ -76,8 +78,8 @@ def _overview(further: dict[str, importlib.metadata.EntryPoint]) -> str:
         "Train one Gato-style sequence model on many tasks at once, from data that is still being made.",
         "",
         "commands:",
-        *(f"  {name:<12}{text}" for name, text in COMMANDS.items()),
-        *(f"  {name:<12}(from {point.value})" for name, point in sorted(further.items())),
+        *(f"  {name:<14}{text}" for name, text in COMMANDS.items()),
+        *(f"  {name:<14}(from {point.value})" for name, point in sorted(further.items())),
         "",
         "clowder COMMAND --help explains one. To begin: clowder doctor; clowder train experiment=quickstart",
     ]

@@ -82,14 +82,20 @@ def connect_replayer(
     address: str,
     cursor: Sequence[int],
     stop: threading.Event,
+    shard: int = 0,
 ) -> DemonstrationReplayer:
-    """The replayer of a task's set, from a cursor on (empty: from the beginning)."""
+    """The replayer of a task's set, or of one shard of it, from a cursor on (empty: from the beginning)."""
     from actors.demonstration_replayer import DemonstrationReplayer
+    from actors.demonstrations.selection import kept_episodes
     from replay.writer import EpisodeWriter
 
-    seed = plan.config.seed
-    writer = EpisodeWriter(address, plan.tasks[name], "demonstrations", plan.config.replay, seed=seed, stop=stop)
-    return DemonstrationReplayer(demonstrations, writer, seed, cursor)
+    seed, actor = plan.config.seed, plan.actor(name)
+    phases = _seed(plan, name, shard) if shard else seed  # each shard has random phases of its own
+    writer = EpisodeWriter(address, plan.tasks[name], "demonstrations", plan.config.replay, seed=phases, stop=stop)
+    keep = kept_episodes(demonstrations, actor)
+    return DemonstrationReplayer(
+        demonstrations, writer, seed, cursor, keep=keep, shard=shard, shards=actor.num_replayers
+    )
 
 
 def _seed(plan: RunPlan, *parts: object) -> int:

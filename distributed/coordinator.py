@@ -157,8 +157,10 @@ class Coordinator:
             ask=lambda: (self.progress.state(),),
         )
         self.fleet.add(self.learner)
-        for name in plan.demonstrations:
-            self.fleet.add(self._replayer(name))
+        for name, found in plan.demonstrations.items():
+            log.info("%s: %d of the set's %d demonstrations are replayed", name, found.episodes, found.in_set)
+        for replayer in plan.replayers:
+            self.fleet.add(self._replayer(replayer))
         for name, actor in self.config.actors.items():
             for number in range(actor.num_actors):
                 self.fleet.add(self._environment_actor(name, number))
@@ -171,11 +173,12 @@ class Coordinator:
                 )
             )
 
-    def _replayer(self, name: str) -> Member:
+    def _replayer(self, replayer: str) -> Member:
+        name, shard = self.plan.replayers[replayer]
         return Member(
-            f"replayer/{name}",
-            start=lambda: spawn(ReplayerProcess, self.plan, name, cpus=self.config.cluster.replayer_cpus),
-            arguments=lambda: (self._address, self.progress.replayers.get(name, [])),
+            f"replayer/{replayer}",
+            start=lambda: spawn(ReplayerProcess, self.plan, name, shard, cpus=self.config.cluster.replayer_cpus),
+            arguments=lambda: (self._address, self.progress.replayers.get(replayer, [])),
         )
 
     def _environment_actor(self, name: str, number: int) -> Member:

@@ -17,6 +17,12 @@ class ClowderError(Exception):
     exit_code: ClassVar[int] = 2
 
 
+class Failure(ClowderError):
+    """What was asked for could be tried, and did not go well."""
+
+    exit_code = 1
+
+
 class ConfigError(ClowderError):
     """A configuration that cannot be used: unknown key, option or task, wrong type, contradicting values."""
 

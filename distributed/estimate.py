@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distributed.errors import ConfigError
-from distributed.plan import RunPlan
+from distributed.plan import Demonstrations, RunPlan
 from distributed.preflight import model_of
 from replay.tables import TableEstimate, estimate_memory, expected_windows
 
@@ -96,7 +96,7 @@ def estimate(plan: RunPlan) -> Estimate:
             f"way: set cluster.object_store_megabytes={store * 1.5:.0f} or more"
         )
     actors = sum(actor.num_actors for actor in config.actors.values())
-    replayers, evaluators = len(plan.demonstrations), config.evaluation.num_evaluators
+    replayers, evaluators = len(plan.replayers), config.evaluation.num_evaluators
     learner = parameters * BYTES_PER_PARAMETER_LEARNING / 1e6 + 200
     counts = [
         ("coordinator", 1, 0.0, 0.0),
@@ -135,6 +135,11 @@ def stop_conditions(plan: RunPlan) -> str:
     return (" or ".join(parts) + ", whichever comes first; " if len(parts) > 1 else parts[0] + "; ") + final
 
 
+def kept_of(found: Demonstrations) -> str:
+    """How many episodes are replayed, and of how many where that is fewer."""
+    return f"{found.episodes}" if found.episodes == found.in_set else f"{found.episodes} of {found.in_set}"
+
+
 def show(plan: RunPlan, found: Estimate, out: Console) -> None:
     """Print the tables of a dry run."""
     from rich.table import Table
@@ -146,7 +151,7 @@ def show(plan: RunPlan, found: Estimate, out: Console) -> None:
     total = sum(actor.weight for actor in config.actors.values())
     for name, actor in config.actors.items():
         has = plan.demonstrations.get(name)
-        said = f"{has.episodes} episodes, {has.steps:,} steps, mean {has.demonstrator_return:.1f}" if has else "none"
+        said = f"{kept_of(has)} episodes, {has.steps:,} steps, mean {has.demonstrator_return:.1f}" if has else "none"
         fleet, share = f"{actor.num_actors} x {actor.envs_per_actor}", f"{actor.weight / total:.0%}"
         tasks.add_row(name, actor.task, fleet, str(actor.context_steps), share, f"{actor.online_share:.0%}", said)
     out.print(tasks)

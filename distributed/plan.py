@@ -16,15 +16,17 @@ class Demonstrations:
     """What is known of a task's set without reading its episodes.
 
     Attributes:
-        demonstrator_return: mean return of the episodes without injected noise.
+        demonstrator_return: mean return of the episodes without injected noise, of the whole set.
         random_return: measured when the set was recorded; NaN where it was not.
-        episodes, steps: sizes.
+        episodes, steps: that are replayed.
+        in_set: all episodes of the set.
     """
 
     demonstrator_return: float = math.nan
     random_return: float = math.nan
     episodes: int = 0
     steps: int = 0
+    in_set: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,18 @@ class RunPlan:
         """All tasks, in the order of the config."""
         return list(self.tasks.values())
 
+    @property
+    def replayers(self) -> dict[str, tuple[str, int]]:
+        """Short name and shard of each replayer, by its own name, which cursors are kept by.
+
+        That is the short name of the task, with the shard where there are several.
+        """
+        found = {}
+        for name in self.demonstrations:
+            shards = self.actor(name).num_replayers
+            found |= {name if shards == 1 else f"{name}/{shard}": (name, shard) for shard in range(shards)}
+        return found
+
     def actor(self, name: str) -> ActorConfig:
         """Actor config of a short name."""
         return self.config.actors[name]
@@ -60,6 +74,7 @@ class RunPlan:
 def make_plan(config: TrainConfig) -> RunPlan:
     """Make each task's environment once, to learn its spaces, and open each set; ClowderError for what is no use."""
     from actors.demonstrations.open_set import open_set
+    from actors.demonstrations.selection import kept_episodes
     from actors.environments.make import task_spec
 
     tasks, demonstrations = {}, {}
@@ -69,11 +84,13 @@ def make_plan(config: TrainConfig) -> RunPlan:
             if actor.demonstrations is not None:
                 found = open_set(actor.demonstrations, actor)
                 measured = found.settings.random_return
+                kept = kept_episodes(found, actor)
                 demonstrations[name] = Demonstrations(
                     demonstrator_return=found.demonstrator_return,
                     random_return=math.nan if measured is None else measured,
-                    episodes=found.num_episodes,
-                    steps=int(found.lengths.sum()),
+                    episodes=len(kept),
+                    steps=int(found.lengths[kept].sum()),
+                    in_set=found.num_episodes,
                 )
                 found.close()
     return RunPlan(config, tasks, demonstrations)

@@ -233,12 +233,12 @@ class EnvironmentActorProcess(_Shell):
 
 
 class ReplayerProcess(_Shell):
-    """Streams one set of demonstrations into replay, then ends."""
+    """Streams one set of demonstrations, or a shard of it, into replay, then ends."""
 
-    def __init__(self, plan: RunPlan, name: str) -> None:
+    def __init__(self, plan: RunPlan, name: str, shard: int) -> None:
         # Half as nice as actors: the first updates wait for demonstrations, and a set is written only once.
         super().__init__(plan, nice=plan.config.cluster.nice // 2, threads=plan.config.cluster.actor_threads)
-        self._name = name
+        self._name, self._shard = name, shard
         self._newest: dict[str, Any] = {}
 
     def make(self) -> Any:
@@ -253,7 +253,7 @@ class ReplayerProcess(_Shell):
         """Write from the cursor to the end of the set."""
         from distributed.components import connect_replayer
 
-        replayer = connect_replayer(self.plan, self._name, self.built(), address, cursor, self.stopping)
+        replayer = connect_replayer(self.plan, self._name, self.built(), address, cursor, self.stopping, self._shard)
         while not self.stopping.is_set() and not replayer.done:
             replayer.run(episodes=64, seconds=LOOK_SECONDS)
             self._newest = vars(replayer.report())

@@ -10,6 +10,7 @@ import socket
 import psutil
 import ray
 
+from distributed.cluster_config import ClusterConfig
 from distributed.errors import ClowderError
 from distributed.plan import RunPlan
 from distributed.process_environment import PROCESS_ENVIRONMENT, WORKER_SETUP_HOOK
@@ -25,23 +26,27 @@ def cpus_declared(plan: RunPlan) -> float:
     return (
         cluster.learner_cpus
         + cluster.actor_cpus * actors
-        + cluster.replayer_cpus * len(plan.demonstrations)
+        + cluster.replayer_cpus * len(plan.replayers)
         + cluster.evaluator_cpus * (evaluators + 1)
     )
 
 
 def join(plan: RunPlan) -> None:
+    """`connect` for the processes of a run."""
+    connect(plan.config.cluster, cpus_declared(plan))
+
+
+def connect(cluster: ClusterConfig, cpus: float) -> None:
     """Start a private Ray on this machine, or join the cluster of ``cluster.address``.
 
-    A private one declares at least as many CPUs as the run's processes ask for: shares are only for scheduling, and
+    A private one declares at least ``cpus`` CPUs, as many as the processes ask for: shares are only for scheduling, and
     what runs on two cores shall not wait for a third.
 
     Raises:
         ClowderError: there is no cluster at the address.
     """
-    cluster = plan.config.cluster
     if cluster.address == "local":
-        num_cpus = max(cluster.num_cpus or os.cpu_count() or 1, int(cpus_declared(plan)) + 1)
+        num_cpus = max(cluster.num_cpus or os.cpu_count() or 1, int(cpus) + 1)
         start_private(num_cpus, cluster.object_store_megabytes)
         return
     _check_reachable(cluster.address)

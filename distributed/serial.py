@@ -62,7 +62,7 @@ class SerialRun:
         self.learner = LearnerLoop(
             make_learner_parts(plan, run.checkpoints), address, LocalWeightLink(self.store), self.progress.state
         )
-        self.replayers = {name: self._replayer(name, address) for name in plan.demonstrations}
+        self.replayers = {key: self._replayer(*place, address) for key, place in plan.replayers.items()}
         self.actors = [
             self._actor(name, number, address)
             for name, actor in self.config.actors.items()
@@ -71,12 +71,12 @@ class SerialRun:
         self._monitored_at = time.monotonic()
         self._rounds = 0
 
-    def _replayer(self, name: str, address: str) -> Any:
+    def _replayer(self, name: str, shard: int, address: str) -> Any:
         from actors.demonstrations.open_set import open_set
 
         actor = self.plan.actor(name)
         opened = open_set(actor.demonstrations or "", actor, num_envs=1)
-        return connect_replayer(self.plan, name, opened, address, [], self.stopping)
+        return connect_replayer(self.plan, name, opened, address, [], self.stopping, shard)
 
     def _actor(self, name: str, number: int, address: str) -> tuple[str, Any, Puller]:
         task, actor_id = self.plan.tasks[name].name, f"{name}-{number}"

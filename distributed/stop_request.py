@@ -17,10 +17,14 @@ class StopRequest:
     """While it is entered, SIGINT and SIGTERM set `requested`; loops look at it. Only in the main thread.
 
     Ray installs a SIGTERM handler of its own in `ray.init`: call `install` again after it.
+
+    Args:
+        first: what is said to be done before the end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first: str = "a checkpoint is written first") -> None:
         self.requested = False
+        self._message = f"\nstopping: {first}; once more to end at once\n".encode()
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -44,7 +48,7 @@ class StopRequest:
             os._exit(INTERRUPTED)
         self.requested = True
         # Not `print`: a handler may run in the middle of one.
-        os.write(sys.stderr.fileno(), b"\nstopping: a checkpoint is written first; once more to end at once\n")
+        os.write(sys.stderr.fileno(), self._message)
 
 
 def kill_descendants(named: str = "") -> None:

@@ -57,11 +57,12 @@ class ActionSet:
         self.num_episodes = len(self.lengths)
         self.seeds = columns["seeds"]
         self._ends = np.cumsum(self.lengths)
-        dtype = self._task.action.dtype
-        self._actions = columns["actions"].astype(dtype)
+        # As stored: a step of a discrete action takes three bytes, so a hundred million are no burden.
+        self._actions, self._labels = columns["actions"], columns["labels"]
         steps = len(self._actions)
-        self._labels = self._actions.copy()
-        self._labels[_unpack(columns["differs"], steps)] = columns["labels"]
+        self._differs = _unpack(columns["differs"], steps)
+        differing = np.add.reduceat(self._differs, self._ends - self.lengths, dtype=np.int64)
+        self._label_ends = np.cumsum(differing)
         self._label_mask = ~_unpack(columns["masked"], steps)
 
     @property
@@ -73,10 +74,15 @@ class ActionSet:
         """Seed and actions of one episode."""
         end = int(self._ends[index])
         steps = slice(end - int(self.lengths[index]), end)
+        differs = self._differs[steps]
+        labels_end = int(self._label_ends[index])
+        action = self._actions[steps].astype(self._task.action.dtype)
+        label = action.copy()
+        label[differs] = self._labels[labels_end - int(differs.sum()) : labels_end]
         return ActionRecord(
             seed=int(self.seeds[index]),
-            action=self._actions[steps],
-            label=self._labels[steps],
+            action=action,
+            label=label,
             label_mask=self._label_mask[steps],
             episode_return=float(self.returns[index]),
             noisy=bool(self.noisy[index]),

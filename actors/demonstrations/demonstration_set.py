@@ -19,9 +19,14 @@ from actors.demonstrations.episode import Episode
 from agent.task import TaskSpec
 
 SETTINGS_SCHEMA = 1
+ROM = "rom "
+"""Begins the names of emulated games among versions; their versions are MD5 sums."""
+PHYSICS = ("mujoco", "dm-control")
+"""Libraries whose every version computes other trajectories of the same actions."""
 
 _LIBRARIES = {
     "dm_control": ("dm-control", "mujoco"),
+    "dm_control_pixels": ("dm-control", "mujoco"),
     "atari": ("ale-py",),
     "babyai": ("minigrid", "gymnasium"),
     "metaworld": ("metaworld", "mujoco", "gymnasium"),
@@ -85,7 +90,7 @@ class SetSettings:
         arguments: of the adapter, with its defaults filled in.
         entry_point: of a user's own environment. Compared with the configuration, never imported from here.
         expert: name of the expert.
-        versions: of the libraries that decide what happens in an episode.
+        versions: of the libraries that decide what happens in an episode, and the MD5 of an emulated game's ROM.
         random_return: mean return of uniform random actions, where it was measured.
         failed_episodes: episodes in which the expert failed; they are not in the set.
     """
@@ -132,8 +137,8 @@ class SetSettings:
 def check_settings(recorded: SetSettings, wanted: SetSettings, where: Path) -> None:
     """Raise DemonstrationSetError, naming the first difference, where a set is not of the task that is wanted.
 
-    The expert, versions and returns may differ, and so may what belongs to a run instead of the task: context, return
-    horizon, reference returns.
+    The expert, versions of libraries and returns may differ, and so may what belongs to a run instead of the task:
+    context, return horizon, reference returns. Another ROM is another game.
     """
     ours, theirs = wanted.task, recorded.task
     if theirs.name != ours.name:
@@ -162,6 +167,41 @@ def check_settings(recorded: SetSettings, wanted: SetSettings, where: Path) -> N
             raise DemonstrationSetError(
                 f"{where}: {name} of {ours.name} was {then} when recorded and is {now} now; {hint}"
             )
+
+    for name, then in recorded.versions.items():
+        now = wanted.versions.get(name)
+        if name.startswith(ROM) and now is not None and then != now:
+            raise DemonstrationSetError(
+                f"{where}: {ours.name} was recorded with {name.removeprefix(ROM)}.bin of MD5 {then}, the installed has "
+                f"{now}; install the ale-py it came with ({describe_versions(recorded.versions)}), or record a new "
+                "set"
+            )
+
+
+def check_simulated(recorded: SetSettings, where: Path) -> None:
+    """Raise DemonstrationSetError where episodes that are to be simulated were recorded with other physics.
+
+    Returns that are checked on reading would not find every difference; that of versions is certain.
+    """
+    for name in PHYSICS:
+        now = library_versions(recorded.task.domain).get(name)
+        then = recorded.versions.get(name)
+        if None not in (then, now) and then != now:
+            raise DemonstrationSetError(
+                f"{where}: {recorded.task.name} was recorded as seeds and actions with {name} {then}, and {now} is "
+                f"installed, which moves otherwise; install {name} {then}, or record the set anew with "
+                "`clowder record --form minari`, which keeps whole episodes"
+            )
+
+
+def other_versions(recorded: SetSettings) -> str:
+    """Libraries whose installed version is not the recorded one, in words; empty for none."""
+    now = library_versions(recorded.task.domain)
+    return ", ".join(
+        f"{name} {then} (installed: {now[name]})"
+        for name, then in sorted(recorded.versions.items())
+        if name in now and now[name] != then
+    )
 
 
 def demonstrator_return(returns: np.ndarray, noisy: np.ndarray, where: Path) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,16 @@ class Episode:
     def episode_return(self) -> float:
         """Undiscounted sum of rewards."""
         return float(self.reward.sum(dtype=np.float64))
+
+    def facts(self) -> dict[str, Any]:
+        """What a set notes of an episode beside its steps; JSON-able."""
+        return {
+            "total_steps": self.length,
+            "seed": self.seed,
+            "noisy": self.noisy,
+            "success": self.success,
+            "episode_return": self.episode_return,
+        }
 
 
 @dataclasses.dataclass(frozen=True)

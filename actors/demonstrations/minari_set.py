@@ -22,6 +22,8 @@ from actors.demonstrations.minari_form import decode_episode
 
 METADATA = "metadata.json"
 TABLE = "part-0.arrow"
+_KEPT = ("seed", "episode_return", "noisy", "total_steps", "success", "sha256")
+"""What a set keeps in memory of each episode."""
 
 
 class MinariSet:
@@ -36,17 +38,22 @@ class MinariSet:
             raise DemonstrationSetError(f"{folder} is Minari's {metadata.get('data_format')} form; Clowder reads arrow")
         promised = metadata.get("total_episodes", 0)
         # An episode whose folder is there is whole, even where an interruption came before the count was written.
-        self._facts: list[dict[str, Any]] = []
-        while len(self._facts) < promised or (self._data / str(len(self._facts))).exists():
-            self._facts.append(self._episode_facts(len(self._facts), promised))
-        self.num_episodes = len(self._facts)
+        # Of an episode only this is kept, about a hundred bytes; its steps are read when it is asked for.
+        rows: list[tuple[Any, ...]] = []
+        while len(rows) < promised or (self._data / str(len(rows))).exists():
+            facts = self._episode_facts(len(rows), promised)
+            rows.append(tuple(facts[name] for name in _KEPT))
+        self.num_episodes = len(rows)
         if not self.num_episodes:
             raise DemonstrationSetError(f"{folder} has no episodes; record some with `clowder record`")
+        seeds, returns, noisy, lengths, success, sha256 = zip(*rows)
         try:
-            self.seeds = np.array([facts["seed"] for facts in self._facts], np.int64)
-            self.returns = np.array([facts["episode_return"] for facts in self._facts], np.float64)
-            self.noisy = np.array([facts["noisy"] for facts in self._facts], bool)
-            self.lengths = np.array([facts["total_steps"] for facts in self._facts], np.int64)
+            self.seeds = np.array(seeds, np.int64)
+            self.returns = np.array(returns, np.float64)
+            self.noisy = np.array(noisy, bool)
+            self.lengths = np.array(lengths, np.int64)
+            self._success = np.array([-1 if each is None else bool(each) for each in success], np.int8)
+            self._sha256 = [bytes.fromhex(each) for each in sha256]
         except (TypeError, ValueError) as error:
             raise DemonstrationSetError(f"{folder}: the {METADATA} of an episode is malformed ({error})") from error
 
@@ -58,7 +65,7 @@ class MinariSet:
                 "it anew"
             )
         facts = read_metadata(folder / METADATA)
-        missing = {"seed", "noisy", "success", "episode_return", "total_steps", "bytes", "sha256"} - facts.keys()
+        missing = {*_KEPT, "bytes"} - facts.keys()
         if missing:
             raise DemonstrationSetError(f"{folder / METADATA} lacks {sorted(missing)}; record the set anew")
         path = folder / TABLE
@@ -77,15 +84,20 @@ class MinariSet:
     def episode(self, index: int) -> Episode:
         """One whole episode; a damaged one raises DemonstrationSetError."""
         path = self._data / str(index) / TABLE
-        facts = self._facts[index]
+        success, length = int(self._success[index]), int(self.lengths[index])
+        facts = {
+            "seed": self.seeds[index],
+            "noisy": self.noisy[index],
+            "success": None if success < 0 else bool(success),
+        }
         try:
             data = path.read_bytes()
-            if hashlib.sha256(data).hexdigest() != facts["sha256"]:
+            if hashlib.sha256(data).digest() != self._sha256[index]:
                 raise ValueError("its SHA-256 is not the recorded one")
             with pa.ipc.open_file(pa.BufferReader(data)) as reader:
                 episode = decode_episode(reader.read_all(), self.settings.task, facts)
-            if episode.length != facts["total_steps"]:
-                raise ValueError(f"it has {episode.length} steps instead of {facts['total_steps']}")
+            if episode.length != length:
+                raise ValueError(f"it has {episode.length} steps instead of {length}")
         except (OSError, ValueError, KeyError, IndexError, pa.ArrowException) as error:
             raise DemonstrationSetError(
                 f"{path} is damaged ({error}); copy the set again, or record it anew"

@@ -8,15 +8,22 @@ import importlib.metadata
 import os
 import re
 import shutil
+import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from actors.demonstrations.demonstration_set import SetSettings
+from actors.demonstrations.demonstration_set import ROM, SetSettings
 from actors.demonstrations.episode import ActionRecord, Episode
 from actors.demonstrations.minari_form import encode_episode, minari_spaces
 from actors.demonstrations.minari_set import METADATA, TABLE, MinariSet
 from actors.demonstrations.whole_files import write_json, write_whole
+
+COUNT_SECONDS = 1.0
+"""Minari's count of the episodes is written at most this often: `MinariSet` finds those beyond it, whose folders are
+there, and each writing waits for the disk."""
 
 
 class MinariWriter:
@@ -39,6 +46,7 @@ class MinariWriter:
             "observation_space": serialize_space(observation_space),
             "action_space": serialize_space(action_space),
         }
+        self._minari_version = importlib.metadata.version("minari")
         self._data.mkdir(parents=True, exist_ok=True)
         for aside in self._data.glob(".writing-*"):
             shutil.rmtree(aside)
@@ -50,19 +58,19 @@ class MinariWriter:
 
     def append(self, record: ActionRecord, episode: Episode) -> None:
         """Add one episode; OSError leaves the set as it was."""
+        self.append_rows(encode_episode(episode, self.settings.task, 0), episode.facts())
+
+    def append_rows(self, rows: pa.RecordBatch, facts: dict[str, Any]) -> None:
+        """Add one episode that `encode_episode` made, with its `Episode.facts`; OSError leaves the set as it was."""
         index = len(self.seeds)
-        batch = encode_episode(episode, self.settings.task, index)
+        ids = pa.array(np.full(len(rows), index, np.int32))
+        batch = pa.RecordBatch.from_arrays([ids, *rows.columns[1:]], schema=rows.schema)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
             writer.write_batch(batch)
         data = sink.getvalue().to_pybytes()
-        facts = {
+        facts = facts | {
             "id": index,
-            "total_steps": episode.length,
-            "seed": episode.seed,
-            "noisy": episode.noisy,
-            "success": episode.success,
-            "episode_return": episode.episode_return,
             "expert": self.settings.expert,
             "bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
@@ -76,9 +84,10 @@ class MinariWriter:
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
-        self.seeds.append(episode.seed)
-        self._steps += episode.length
-        self._write_metadata()
+        self.seeds.append(facts["seed"])
+        self._steps += facts["total_steps"]
+        if time.monotonic() - self._counted_at > COUNT_SECONDS:
+            self._write_metadata()
 
     def finish(self, failed_episodes: int) -> None:
         """Bring the settings up to date."""
@@ -86,6 +95,7 @@ class MinariWriter:
         self._write_metadata()
 
     def _write_metadata(self) -> None:
+        self._counted_at = time.monotonic()
         write_json(
             self._data / METADATA,
             self._spaces
@@ -94,12 +104,14 @@ class MinariWriter:
                 "total_episodes": len(self.seeds),
                 "total_steps": self._steps,
                 "data_format": "arrow",
-                "minari_version": importlib.metadata.version("minari"),
+                "minari_version": self._minari_version,
                 "algorithm_name": self.settings.expert,
                 "author": ["Clowder"],
                 "author_email": [],
                 "description": f"Demonstrations of {self.settings.task.name}; settings under the key clowder",
-                "requirements": [f"{name}=={version}" for name, version in self.settings.versions.items()],
+                "requirements": [
+                    f"{name}=={version}" for name, version in self.settings.versions.items() if not name.startswith(ROM)
+                ],
                 "clowder": self.settings.to_json(),
             },
         )

@@ -15,9 +15,11 @@ from actors.demonstrations.demonstration_set import (
     DemonstrationSetError,
     SetSettings,
     check_settings,
+    check_simulated,
     library_versions,
 )
 from actors.demonstrations.minari_set import METADATA, MinariSet
+from actors.environments.checked import CheckedEnvironment
 from actors.environments.make import adapter_of, make_environment, task_spec
 
 SIMULATED_AT_ONCE = 4
@@ -35,27 +37,45 @@ def open_set(path_or_name: str | Path, config: ActorConfig, num_envs: int = SIMU
         DemonstrationSetError: no such set (with the nearest names); of another task, adapter arguments or spaces;
             truncated, empty or corrupt. The message says what to do.
     """
-    folder = find_set(path_or_name)
-    opened: DemonstrationSet
-    if (folder / MANIFEST).exists():
-        opened = ActionSet(folder, lambda: make_environment(config, num_envs))
-    elif (folder / "data" / METADATA).exists():
-        opened = MinariSet(folder)
-    else:
-        raise DemonstrationSetError(
-            f"{folder} is no demonstration set: it has neither {MANIFEST} nor data/{METADATA}; name the folder that "
-            "`clowder record --out` was given"
-        )
-    check_settings(opened.settings, wanted_settings(config), folder)
+    opened = load_set(path_or_name, config, num_envs)
+    check_settings(opened.settings, wanted_settings(config), opened.folder)
+    if isinstance(opened, ActionSet):
+        check_simulated(opened.settings, opened.folder)
     _ = opened.demonstrator_return  # refuses a set in which all episodes are noisy
     return opened
 
 
+def load_set(
+    path_or_name: str | Path, config: ActorConfig | None = None, num_envs: int = SIMULATED_AT_ONCE
+) -> DemonstrationSet:
+    """The set in a folder, or the shipped set of that name, whatever its task; only what is in it is checked.
+
+    Without ``config``, episodes that have to be simulated cannot be had.
+    """
+    folder = find_set(path_or_name)
+
+    def environment() -> CheckedEnvironment:
+        if config is None:
+            raise DemonstrationSetError(f"{folder} holds actions only; without an actor config they cannot be played")
+        return make_environment(config, num_envs)
+
+    if (folder / MANIFEST).exists():
+        return ActionSet(folder, environment)
+    if (folder / "data" / METADATA).exists():
+        return MinariSet(folder)
+    raise DemonstrationSetError(
+        f"{folder} is no demonstration set: it has neither {MANIFEST} nor data/{METADATA}; name the folder that "
+        "`clowder record --out` was given"
+    )
+
+
 def wanted_settings(config: ActorConfig, expert: str = "") -> SetSettings:
     """The settings that a set recorded now under ``config`` has; makes the environment once to learn its spaces."""
-    arguments = dict(config.arguments)
+    arguments, checksums = dict(config.arguments), {}
     if config.entry_point is None:
         adapter = importlib.import_module(adapter_of(config).module)
+        if hasattr(adapter, "data_checksums"):
+            checksums = adapter.data_checksums(config.task)
         for name, parameter in inspect.signature(adapter.make).parameters.items():
             run_wide = hasattr(config, name) or parameter.default is inspect.Parameter.empty
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY and not run_wide:
@@ -66,7 +86,7 @@ def wanted_settings(config: ActorConfig, expert: str = "") -> SetSettings:
         expert=expert,
         arguments={name: value for name, value in arguments.items() if name not in _NOT_THE_TASK},
         entry_point=config.entry_point,
-        versions=library_versions(task.domain),
+        versions=library_versions(task.domain) | checksums,
     )
 
 

@@ -8,8 +8,10 @@ appendix B): one RGB frame, without stacking, since the sequence model sees earl
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from ale_py import roms
@@ -195,3 +197,11 @@ def make(
         max_episode_steps=max_episode_steps,
     )
     return AtariEnvironment(task, vector)
+
+
+def data_checksums(task_name: str) -> dict[str, str]:
+    """What the episodes of a game hang on beside libraries: the MD5 of its ROM, as ale-py lists it."""
+    rom = rom_name(task_name)
+    path = roms.get_rom_path(rom)
+    assert path is not None, rom  # rom_name has checked it
+    return {f"rom {rom}": hashlib.md5(Path(path).read_bytes()).hexdigest()}

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from actors.demonstrations.record import RecordReport
+    from actors.config import ActorConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the command."""
     parser.add_argument("task", metavar="TASK", help="short name of an actor config, or a task name")
-    parser.add_argument("--expert", help="name of the expert (default: that of the actor config)")
+    parser.add_argument(
+        "--expert",
+        help="name of the expert (default: that of the actor config); run:FOLDER is the newest checkpoint of a run",
+    )
     parser.add_argument(
         "--episodes", type=int, required=True, help="in the set when it is done; a set that is there is continued"
     )
@@ -35,6 +38,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--noise-share", type=float, default=0.5, help="share of such episodes (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the first episode (default: %(default)s)")
     parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="that play; the set does not depend on it. 1 records here, more are processes of Ray "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--episode-deadline",
+        type=float,
+        default=3600.0,
+        metavar="SECONDS",
+        help="for one episode; a seed that takes longer is left out (default: %(default)s)",
+    )
+    parser.add_argument(
         "--config-dir", metavar="DIR", action="append", default=[], help="a folder of your own with actors/"
     )
 
@@ -42,44 +60,86 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Record and say what the set holds."""
     from actors.demonstrations.open_set import open_set
-    from actors.demonstrations.record import record
-    from distributed.compose import actor_configs
-    from distributed.errors import ClowderError, nearest, refusing
+    from actors.demonstrations.record import record_order
+    from actors.demonstrations.recording import RecordingFailed, RecordOrder
+    from distributed.commands.record_progress import Progress
+    from distributed.errors import ClowderError, Failure, refusing
+    from distributed.run_expert import expert_of
     from distributed.versions import check_packages
 
     check_packages()
-    configs = actor_configs(arguments.config_dir)
-    names = {config.task: name for name, config in configs.items()}
-    name = names.get(arguments.task, arguments.task)
-    if name not in configs:
-        raise ClowderError(
-            f"there is no actor config for {arguments.task}; {nearest(name, [*configs, *names], 'tasks')}"
-        )
-    config = configs[name]
-    expert = arguments.expert or config.expert
-    if expert is None:
-        raise ClowderError(f"the actor config {name} names no expert; choose one with --expert")
+    if arguments.processes < 1:
+        raise ClowderError(f"--processes must be at least 1, not {arguments.processes}")
+    config = task_config(arguments.task, arguments.config_dir)
+    name = arguments.expert or config.expert
+    if name is None:
+        raise ClowderError(f"the actor config of {config.task} names no expert; choose one with --expert")
     with refusing(""):
-        report = record(
+        order = RecordOrder(
             config,
-            expert,
             arguments.episodes,
             arguments.out,
-            form=arguments.form,
-            noise_levels=arguments.noise,
-            noise_share=arguments.noise_share,
-            start_seed=arguments.seed,
-            progress=_print_progress,
+            arguments.form,
+            tuple(arguments.noise),
+            arguments.noise_share,
+            arguments.seed,
+            arguments.episode_deadline,
+            command=command_line(arguments, name),
         )
+        try:
+            with Progress(arguments.episodes) as progress:
+                if arguments.processes == 1:
+                    player = expert_of(name, config, arguments.config_dir)
+                    report = record_order(order, player, progress=progress.show, said=progress.say)
+                else:
+                    from distributed.recording import record_in_processes
+
+                    report = record_in_processes(
+                        order,
+                        name,
+                        arguments.processes,
+                        config_dirs=arguments.config_dir,
+                        progress=progress.show,
+                        said=progress.say,
+                    )
+        except RecordingFailed as error:
+            raise Failure(str(error)) from error
         found = open_set(arguments.out, config)
     print(
-        f"{arguments.out}: {report.episodes} episodes of {expert}, {int(found.lengths.sum()):,} steps, mean return "
-        f"{found.demonstrator_return:.2f} without noise (random play: {report.random_return:.2f}), "
+        f"{arguments.out}: {report.episodes} episodes of {found.settings.expert}, {int(found.lengths.sum()):,} steps, "
+        f"mean return {found.demonstrator_return:.2f} without noise (random play: {report.random_return:.2f}), "
         f"{report.failed} failed and left out; {report.seconds:.0f} s"
     )
     found.close()
     return 0
 
 
-def _print_progress(report: RecordReport) -> None:
-    print(f"{report.episodes}/{report.wanted}: return {report.last_return:.2f}, {report.seconds:.0f} s", flush=True)
+def task_config(task: str, config_dirs: list[str]) -> ActorConfig:
+    """The actor config of a short name or a task name; ClowderError with the nearest where there is none."""
+    from distributed.compose import actor_configs
+    from distributed.errors import ClowderError, nearest
+
+    configs = actor_configs(config_dirs)
+    names = {config.task: name for name, config in configs.items()}
+    name = names.get(task, task)
+    if name not in configs:
+        raise ClowderError(f"there is no actor config for {task}; {nearest(name, [*configs, *names], 'tasks')}")
+    return configs[name]
+
+
+def command_line(arguments: argparse.Namespace, expert: str) -> str:
+    """The command that records this set anew, without what does not change it."""
+    import shlex
+
+    words = ["clowder", "record", arguments.task, "--expert", expert, "--episodes", str(arguments.episodes)]
+    words += ["--out", str(arguments.out), "--form", arguments.form, "--seed", str(arguments.seed)]
+    if arguments.noise:
+        words += [
+            "--noise",
+            *(f"{level:g}" for level in arguments.noise),
+            "--noise-share",
+            f"{arguments.noise_share:g}",
+        ]
+    for folder in arguments.config_dir:
+        words += ["--config-dir", str(folder)]
+    return shlex.join(words)

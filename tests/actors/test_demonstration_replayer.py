@@ -119,6 +119,25 @@ def test_a_restart_at_the_cursor_writes_the_rest_and_nothing_twice(before: int, 
     assert first.report().steps + second.report().steps == lengths.sum()
 
 
+@pytest.mark.parametrize(("shards", "keep"), [(3, None), (2, [0, 3, 4, 7, 9]), (5, [6])])
+def test_shards_write_each_kept_episode_once_also_after_a_restart(shards, keep, sets: Path, server) -> None:
+    ends_before, seen = inserted(server, CARTPOLE, "ends"), []
+    for shard in range(shards):
+        place = {"keep": None if keep is None else np.array(keep), "shard": shard, "shards": shards, "seed": 4}
+        first = replayer(open_set(sets / "cartpole", CARTPOLE), server, **place)
+        seen += list(first._position)
+        first.run(episodes=1)
+        cursor = first.cursor
+        assert first.close(deadline=20)
+        second = replayer(open_set(sets / "cartpole", CARTPOLE), server, cursor=cursor, **place)
+        second.run(episodes=1000)
+        report = second.report()
+        assert report.done and report.kept == (EPISODES if keep is None else len(keep)) and report.in_set == EPISODES
+        assert second.close(deadline=20)
+    assert sorted(seen) == (list(range(EPISODES)) if keep is None else keep)
+    assert inserted(server, CARTPOLE, "ends") - ends_before == len(seen)
+
+
 def test_the_order_is_shuffled_by_the_seed(sets: Path, server) -> None:
     orders = []
     for seed in (0, 0, 1):

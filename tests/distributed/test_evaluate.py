@@ -3,13 +3,17 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from actors.config import ActorConfig
+from actors.demonstrations.record import pack_action_set
 from agent.agent import Agent
 from distributed.cli import main
 from distributed.compose import compose
 from distributed.config import to_dict
 from distributed.plan import make_plan
+from distributed.run_expert import expert_of
 from distributed.run_folder import RunFolder
 from learner.batch_source import TaskSources
 from learner.checkpoint import save_checkpoint
@@ -58,6 +62,18 @@ def test_a_prompt_is_read(run: Path) -> None:
     assert "prompt=own" in scores["decoding"] and scores["tasks"][TASK]["episodes"] == 3
 
 
+def test_a_run_is_an_expert_and_its_episodes_prompt_it(run: Path, tmp_path: Path) -> None:
+    config = ActorConfig(task=TASK)
+    expert = expert_of(f"run:{run}", config)
+    assert expert.name == f"run:{run.name}@0" and expert.sees == "observations"
+    for seed, noise in ((3, 0.0), (4, 0.7)):
+        one, other = expert.play(seed, noise), expert.play(seed, noise)
+        assert np.array_equal(one.action, other.action) and np.array_equal(one.label, other.label)
+        assert one.noisy == (noise > 0) and np.array_equal(one.action, one.label) == (noise == 0)
+    pack_action_set(tmp_path / "played", config, expert.name, [expert.play(seed) for seed in range(2)], None)
+    assert "prompt=" in evaluate(run, "--prompt", str(tmp_path / "played"))["decoding"]
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
@@ -75,3 +91,23 @@ def test_what_cannot_be_played_is_refused(
     assert main(["evaluate", str(run), "--episodes", "1", *words]) == 2
     line = capsys.readouterr().err
     assert reason in line and line.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["boxing", "--expert", "run:{run}"], "was not trained on atari/boxing"),
+        ([TASK, "--expert", "run:no-such-run"], "there is no run no-such-run"),
+        ([TASK, "--expert", "babyai-bod"], "did you mean babyai-bot"),
+        ([TASK, "--expert", "babyai-bot", "--processes", "0"], "--processes must be at least 1"),
+        ([TASK, "--expert", "babyai-bot", "--episode-deadline", "0"], "episode_deadline must be above 0"),
+    ],
+)
+def test_what_cannot_be_recorded_is_refused(
+    run: Path, words: list[str], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word.format(run=run) for word in words]
+    assert main(["record", *words, "--episodes", "2", "--out", str(tmp_path / "set")]) == 2
+    line = capsys.readouterr().err
+    assert reason in line and line.count("\n") == 1
+    assert not (tmp_path / "set").exists()

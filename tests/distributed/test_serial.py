@@ -2,6 +2,9 @@
 
 import json
 
+from actors.config import ActorConfig
+from actors.demonstrations.open_set import open_set
+from distributed.cli import main
 from distributed.compose import compose
 from distributed.config import to_dict
 from distributed.coordinator import train
@@ -19,11 +22,12 @@ def config_of(cartpole_set, tmp_path, steps):
             "learner.windows_per_batch=8", f"stop.learner_steps={steps}", "cluster.publish_seconds=0",
             "cluster.pull_seconds=0.1", "evaluation.every_seconds=1", "evaluation.episodes=2",
             "evaluation.final_episodes=3", "evaluation.video_steps=20", "learner.good_threshold=-1",
+            "actors.cartpole_v1.num_replayers=2", "actors.cartpole_v1.demonstrations_top=3",
         ]
     )  # fmt: skip
 
 
-def test_a_run_in_one_process_and_its_resume(cartpole_set, tmp_path):
+def test_a_run_in_one_process_its_play_as_an_expert_and_its_resume(cartpole_set, tmp_path, capsys):
     config = config_of(cartpole_set, tmp_path, steps=40)
     run = RunFolder.create(tmp_path / "serial", to_dict(config), ["test"])
     result = train(config, run, resume=False)
@@ -34,6 +38,14 @@ def test_a_run_in_one_process_and_its_resume(cartpole_set, tmp_path):
     values = {name for row in read_rows(run.metrics) for name in row["values"]}
     assert {"learner/loss", "return/gymnasium/CartPole-v1", "lag/versions_mean"} <= values
     assert latest_checkpoint(run.checkpoints).name == "000000040"
+
+    out = tmp_path / "its-play"
+    assert main(["record", "cartpole_v1", "--expert", f"run:{run.path}", "--episodes", "3", "--out", str(out)]) == 0
+    played = open_set(out, ActorConfig(task="gymnasium/CartPole-v1"))
+    assert played.num_episodes == 3 and played.settings.expert == f"run:serial@{result.policy_version}"
+    assert "observations" in (out / "README.md").read_text()
+    assert main(["evaluate", str(run.path), "--episodes", "2", "--prompt", str(out)]) == 0
+    assert f"prompt={out}" in capsys.readouterr().out.replace("\n", "")
 
     longer = config_of(cartpole_set, tmp_path, steps=50)
     again = train(longer, run, resume=True)

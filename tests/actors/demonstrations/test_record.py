@@ -16,7 +16,8 @@ import pytest
 from actors.config import ActorConfig
 from actors.demonstrations.demonstration_set import DemonstrationSetError
 from actors.demonstrations.open_set import open_set
-from actors.demonstrations.record import RecordReport, noise_of, record
+from actors.demonstrations.record import record
+from actors.demonstrations.recording import RecordReport, noise_of
 from tests.actors.demonstrations.sets import BABYAI, CARTPOLE
 
 REPOSITORY = Path(__file__).parents[3]
@@ -98,13 +99,13 @@ def test_another_set_in_the_way_is_refused(tmp_path: Path) -> None:
     [
         ({"episodes": 0}, "at least 1"),
         ({"noise_levels": [0.1], "noise_share": 1.0}, "noise_share"),
-        ({"expert_name": "babyai-bod"}, "did you mean babyai-bot"),
+        ({"expert": "babyai-bod"}, "did you mean babyai-bot"),
         ({"start_seed": 1_000_000}, "start_seed"),
     ],
 )
 def test_bad_orders_are_refused(arguments: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        record(BABYAI, **({"expert_name": "babyai-bot", "episodes": 1} | arguments), out=tmp_path / "set")
+        record(BABYAI, **({"expert": "babyai-bot", "episodes": 1} | arguments), out=tmp_path / "set")
 
 
 def test_noise_is_spread_evenly_and_levels_take_turns() -> None:
