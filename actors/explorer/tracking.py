@@ -20,8 +20,8 @@ import numpy as np
 from ale_py import ALEState
 
 from actors.demonstrations.episode import ActionRecord
-from actors.explorer.emulator import Emulator
 from actors.explorer.demonstrations import Way, make_record
+from actors.explorer.emulator import Emulator
 
 PLAN_SEED = 7_919
 """Seed of the planning emulator: any constant, so that a seed always gives the same episode."""
@@ -174,9 +174,7 @@ class WayTracker:
                 shot += [action] * int(generator.geometric(1 / 6))
             yield tuple(shot[:wanted]), min(int(generator.choice([index, seen, seen + 4])), end)
 
-    def _try(
-        self, state: ALEState, lives: int, last: int, before: Sequence[int], index: int, replicas: int
-    ) -> _Plan:
+    def _try(self, state: ALEState, lives: int, last: int, before: Sequence[int], index: int, replicas: int) -> _Plan:
         """How far from the way it ends to take ``before`` and go on from step ``index``, in pixels."""
         plan, total = self._plan, 0.0
         end = min(index + self.options.horizon, len(self._actions))
