@@ -23,7 +23,7 @@ class PackedLinear(nn.Module):
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
         assert layer.bias is None
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), ROWS)
+        self._weight: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), ROWS)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Float32 [..., in] to [..., out]."""

@@ -25,8 +25,8 @@ from agent.agent import Agent
 from agent.config import AgentConfig, DecodingConfig
 from agent.policy import Policy
 from agent.task import ArraySpec, TaskSpec
-from benchmarks.report import write_report
 from distributed.compose import compose
+from distributed.report import write_report
 
 SHAPES = ((5, 1), (20, 6))
 """Tokens of an observation and of an action."""
@@ -179,7 +179,7 @@ def main() -> None:
         "rounds": options.rounds,
         "shapes": shapes,
     }
-    write_report("acting", figures, options.out)
+    write_report("benchmarks.acting", figures, options.out)
 
 
 if __name__ == "__main__":

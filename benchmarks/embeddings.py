@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quickstart import LIMIT_SECONDS, train_command
-from benchmarks.report import write_report
 from distributed.metrics import read_rows
+from distributed.report import write_report
 from distributed.result import Result
 
 EMBEDDINGS: dict[str, tuple[str, ...]] = {
@@ -122,7 +122,7 @@ def main() -> None:
             "mean": {task: statistics.fmean(values) for task, values in scores.items()},
             "runs": [json.loads((folder / "result.json").read_text()) for folder in runs],
         }
-    write_report("embeddings", report, options.out)
+    write_report("benchmarks.embeddings", report, options.out)
     print("\n| task | " + " | ".join(f"{embedding}: seeds, mean" for embedding in EMBEDDINGS) + " |")
     print("|---|" + "---|" * len(EMBEDDINGS))
     for task in tasks:

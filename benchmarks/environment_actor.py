@@ -29,8 +29,8 @@ from actors.evaluator import with_slots
 from agent.config import AgentConfig
 from agent.policy import Policy
 from benchmarks.actor_parts import make_actor, make_player
-from benchmarks.report import write_report
 from distributed.compose import actor_configs, compose
+from distributed.report import write_report
 from replay.config import ReplayConfig
 from replay.server import start_replay_server
 
@@ -175,7 +175,7 @@ def main() -> None:
         **speed,
         "memory": memory,
     }
-    write_report("environment_actor", figures, options.out)
+    write_report("benchmarks.environment_actor", figures, options.out)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from actors.environments.make import make_environment
 from actors.experts.expert import ExpertFailed
 from actors.experts.make import expert_sees, make_expert
 from actors.experts.settings import settings_file
-from benchmarks.report import write_report
+from distributed.report import write_report
 
 
 class Case(NamedTuple):
@@ -158,7 +158,7 @@ def main() -> None:
             there.append(result)
             print(case.name, result, flush=True)
             _write(options.out, {"rows": rows(), "episodes": episodes})
-    write_report("experts", {"rows": rows(), "episodes": episodes}, options.out)
+    write_report("benchmarks.experts", {"rows": rows(), "episodes": episodes}, options.out)
     print("\n" + table(rows()))
 
 

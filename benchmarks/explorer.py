@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from actors.explorer.explorer import Explorer, ExplorerSettings
-from benchmarks.report import write_report
 from distributed.commands.explore import frames
+from distributed.report import write_report
 
 
 class Clock:
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the JSON here too")
     options = parser.parse_args()
     figures = measure(ExplorerSettings(options.task, options.seed), options.warm_up, options.frames)
-    write_report("explorer", figures, options.out)
+    write_report("benchmarks.explorer", figures, options.out)
 
 
 if __name__ == "__main__":

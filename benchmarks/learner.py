@@ -28,8 +28,8 @@ from agent.config import AgentConfig
 from agent.task import ArraySpec, TaskSpec
 from benchmarks.matmul_rate import DecoderShape, MatmulRate
 from benchmarks.plain_decoder import PlainDecoder, PlainUpdate
-from benchmarks.report import write_report
 from distributed.compose import compose
+from distributed.report import write_report
 from learner.batch_source import TaskSources
 from learner.config import LearnerConfig
 from learner.learner import Learner
@@ -239,7 +239,7 @@ def main() -> None:
         preset = compose([f"model={options.model}", "actors=[cartpole_swingup]"]).agent
         config = dataclasses.replace(preset, observation_embedding="per_element", stochastic_depth=0.0)
     figures = measure(options.rounds, options.rows, options.context_steps, config, options.updates, options.stock)
-    write_report("learner", {"model": options.model, "threads": options.threads, **figures}, options.out)
+    write_report("benchmarks.learner", {"model": options.model, "threads": options.threads, **figures}, options.out)
 
 
 if __name__ == "__main__":

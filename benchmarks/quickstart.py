@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import write_report
+from distributed.report import write_report
 from distributed.result import Result
 
 LIMIT_SECONDS = 20 * 60
@@ -78,7 +78,7 @@ def main() -> None:
     results = [Result.read(folder / "result.json") for folder in folders]
     scores = {task: [result.tasks[task].demonstrator_normalised for result in results] for task in results[0].tasks}
     write_report(
-        "quickstart",
+        "benchmarks.quickstart",
         {
             "seeds": options.seeds,
             "mean_demonstrator_normalised": {task: statistics.fmean(values) for task, values in scores.items()},

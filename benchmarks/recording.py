@@ -22,9 +22,9 @@ from typing import Any
 from actors.config import ActorConfig
 from actors.demonstrations.record import record_order
 from actors.demonstrations.recording import RecordOrder, RecordReport
-from benchmarks.report import write_report
 from distributed.compose import actor_configs
 from distributed.recording import record_in_processes
+from distributed.report import write_report
 
 
 class Clock:
@@ -90,7 +90,7 @@ def main() -> None:
         config = dataclasses.replace(config, arguments=arguments)
     figures = measure(config, options.expert, options.episodes, options.rounds, options.warm)
     settings = {"task": options.task, "expert": options.expert, "episodes": options.episodes}
-    write_report("recording", settings | figures, options.out)
+    write_report("benchmarks.recording", settings | figures, options.out)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from typing import Any
 
 from actors.demonstration_replayer import DemonstrationReplayer
 from actors.demonstrations.open_set import open_set
-from benchmarks.report import write_report
 from distributed.compose import compose
 from distributed.config import TrainConfig
+from distributed.report import write_report
 from replay.server import start_replay_server
 from replay.writer import EpisodeWriter
 
@@ -83,7 +83,7 @@ def main() -> None:
             "of_the_task_by_cpu_seconds": figure["windows_per_cpu_s"] / share,
             "in_all_by_cpu_seconds": figure["windows_per_cpu_s"] / taken,
         }
-    write_report("replayer", {"learner_windows_per_s": taken, "tasks": figures}, options.out)
+    write_report("benchmarks.replayer", {"learner_windows_per_s": taken, "tasks": figures}, options.out)
 
 
 if __name__ == "__main__":

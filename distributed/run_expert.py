@@ -1,4 +1,5 @@
-"""Experts by name, those included that are runs of ours: ``run:FOLDER`` plays a run's newest checkpoint."""
+"""Experts by name, those included that are made of what is on disk: ``run:FOLDER`` plays a run's newest checkpoint,
+``track:SET`` the best way that an explorer found, although sticky actions push it aside."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from distributed.errors import refusing
 if TYPE_CHECKING:
     from actors.experts.expert import Expert
 
-RUN = "run:"
+RUN, TRACK = "run:", "track:"
 
 
 def expert_of(name: str, config: ActorConfig, config_dirs: Sequence[str] = ()) -> Expert:
@@ -19,11 +20,22 @@ def expert_of(name: str, config: ActorConfig, config_dirs: Sequence[str] = ()) -
     from actors.experts.make import make_expert
 
     with refusing(""):
-        return (
-            run_expert(name.removeprefix(RUN), config, config_dirs)
-            if name.startswith(RUN)
-            else make_expert(name, config)
-        )
+        if name.startswith(RUN):
+            return run_expert(name.removeprefix(RUN), config, config_dirs)
+        if name.startswith(TRACK):
+            return track_expert(name.removeprefix(TRACK), config)
+        return make_expert(name, config)
+
+
+def track_expert(way_set: str, config: ActorConfig) -> Expert:
+    """Plays the best episode of a set without sticky actions under those of ``config``."""
+    from actors.demonstrations.open_set import find_set
+    from actors.explorer.demonstrations import read_way, stickiness
+    from actors.explorer.tracking import WayTracker
+
+    if not config.task.startswith("atari/"):
+        raise ValueError(f"--expert {TRACK}SET plays Atari games, not {config.task}")
+    return WayTracker(read_way(find_set(way_set), config), stickiness(config))
 
 
 def run_expert(run: str, config: ActorConfig, config_dirs: Sequence[str]) -> Expert:

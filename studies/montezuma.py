@@ -28,8 +28,8 @@ from actors.demonstrations.open_set import find_set
 from actors.environments.make import make_environment
 from actors.evaluator import ci95
 from actors.seeds import REPORTING_SEEDS
-from benchmarks.report import write_report
 from distributed.evaluation import evaluate_task
+from distributed.report import write_report
 from distributed.trained_run import TrainedRun
 
 ACTOR = "montezuma_revenge"
@@ -137,7 +137,7 @@ def main() -> None:
         }
     every = [run["mean"] for run in report["runs"].values()]
     report["mean"] = statistics.fmean(every)
-    write_report("montezuma", report, options.out)
+    write_report("studies.montezuma", report, options.out)
     print(f"\nopen loop: {report['open_loop']['mean']:.0f}")
     print("| training seed | mean | gain | better / worse | sign test p | without sticky |\n|---|---|---|---|---|---|")
     for seed, run in report["runs"].items():

@@ -7,6 +7,7 @@ import numpy as np
 from actors.demonstrations.episode import ActionRecord
 from actors.environments.vector_environment import VectorEnvironment
 from actors.evaluator import random_action
+from actors.experts.expert import Sees
 from agent.agent import Agent
 from agent.config import DecodingConfig
 from agent.policy import make_policy
@@ -28,7 +29,7 @@ class PolicyExpert:
         ValueError: the agent was not trained on the task, or the environment's spaces are not those it was trained on.
     """
 
-    sees = "observations"
+    sees: Sees = "observations"
 
     def __init__(
         self, name: str, agent: Agent, environment: VectorEnvironment, decoding: DecodingConfig, version: int

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from actors.config import ActorConfig
-from actors.demonstrations.action_set import conform, write_action_set
-from actors.demonstrations.demonstration_set import SetSettings
+from actors.demonstrations.action_set import ActionSet, conform, write_action_set
+from actors.demonstrations.demonstration_set import DemonstrationSetError, SetSettings
 from actors.demonstrations.episode import ActionRecord
 from actors.demonstrations.open_set import open_set, wanted_settings
 from actors.explorer.emulator import Emulator
@@ -148,6 +148,26 @@ def sticky_replays(
             (whole if found.whole else partial).append(found.record)
         best = sorted(partial, key=lambda each: (-each.episode_return, each.seed))[: int(partial_share * count)]
         yield StickyReplays(whole, sorted(best, key=lambda each: each.seed), tried)
+
+
+def read_way(folder: Path, config: ActorConfig) -> Way:
+    """The best episode of a set without sticky actions of the task of ``config``, as `write_ways` writes it.
+
+    Raises:
+        DemonstrationSetError: it is no such set.
+    """
+    opened = open_set(folder, without_sticky_actions(config), num_envs=1)
+    opened.close()
+    if not isinstance(opened, ActionSet):
+        raise DemonstrationSetError(
+            f"{folder} holds whole episodes; a way is read from seeds and actions (--form actions)"
+        )
+    settings = opened.settings
+    actions = opened.record(int(opened.returns.argmax())).action
+    limits = {name: settings.arguments[name] for name in ("full_action_space", "max_episode_steps")}
+    of = ExplorerSettings(config.task, **limits)
+    game = Emulator(of.task, full_action_space=of.full_action_space)
+    return Way(of, actions, np.cumsum([game.act(action) for action in actions.tolist()], dtype=np.int64))
 
 
 def without_sticky_actions(config: ActorConfig) -> ActorConfig:

@@ -20,7 +20,8 @@ import numpy as np
 from ale_py import ALEState
 
 from actors.demonstrations.episode import ActionRecord
-from actors.explorer.demonstrations import Way, make_record
+from actors.experts.expert import Sees, StepDeadline
+from actors.explorer.demonstrations import Way
 from actors.explorer.emulator import Emulator
 
 PLAN_SEED = 7_919
@@ -71,13 +72,16 @@ class _Plan:
 
 
 class WayTracker:
-    """Plays one way under sticky actions.
+    """Plays one way under sticky actions; see `Expert`.
 
     Args:
         way: that is to be played.
         sticky: probability that a frame repeats the action of the frame before it.
         options: see there.
     """
+
+    name = "way-tracker"
+    sees: Sees = "simulator state"
 
     def __init__(self, way: Way, sticky: float, options: TrackerOptions | None = None) -> None:
         self.way = way
@@ -94,41 +98,58 @@ class WayTracker:
         self._screens, self._lives = np.stack(screens), np.array(lives)
         self._plan = Emulator(settings.task, sticky, PLAN_SEED, settings.full_action_space)
 
-    def play(self, seed: int) -> ActionRecord:
-        """One episode from the reset, cut where the score of the way is reached; labels are what was asked for.
+    def play(self, seed: int, noise: float = 0.0) -> ActionRecord:
+        """One episode from the reset, cut where the score of the way is reached.
 
         Where it is lost for too long, or has taken three times the way's steps, it is cut behind the last point that it
-        earned, and marked as noisy; without one it has no steps.
+        earned, and marked as noisy: where it ends is no return of the demonstrator. ``noise`` is the probability that a
+        uniformly random action is executed instead.
+
+        Raises:
+            ExpertFailed: it earned nothing, or one step took too long.
         """
         way, settings = self.way, self.way.settings
         game = Emulator(settings.task, self._sticky, seed, settings.full_action_space)
         generator = np.random.default_rng([seed, PLAN_SEED])
+        self._deadline = StepDeadline(self.name, settings.task, seed)
         limit = min(settings.max_episode_steps, 3 * len(way.actions))
-        asked: list[int] = []
+        executed: list[int] = []
+        labels: list[int] = []
         score = index = kept = kept_score = lost = 0
-        while not game.over and len(asked) < limit and score < way.score and lost < self.options.patience:
-            state, lives = game.game.cloneState(), game.lives
-            last = asked[-1] if asked else 0
-            plan = self._choose(state, _look(game), lives, last, index, generator)
+        while not game.over and len(executed) < limit and score < way.score and lost < self.options.patience:
+            lives, begun = game.lives, len(executed)
+            last = executed[-1] if executed else 0
+            plan = self._choose(game.game.cloneState(), _look(game), lives, last, index, generator)
             index = plan.index
-            begun = len(asked)
             # The beginning is taken whole, and then as many steps of the way as make up a block.
             following = range(index, min(index + max(1, self.options.block - len(plan.before)), len(self._actions)))
-            for action, step in [*((a, None) for a in plan.before), *((self._actions[s], s) for s in following)]:
+            for label, step in [*((a, None) for a in plan.before), *((self._actions[s], s) for s in following)]:
+                action = int(generator.integers(len(game.actions))) if generator.random() < noise else label
                 reward = game.act(action)
-                asked.append(action)
+                executed.append(action)
+                labels.append(label)
                 score += reward
                 if reward and score > kept_score:
-                    kept, kept_score = len(asked), score
+                    kept, kept_score = len(executed), score
                 index = index if step is None else step + 1
-                if game.over or game.lives < lives or score >= way.score or len(asked) >= limit:
+                if game.over or game.lives < lives or score >= way.score or len(executed) >= limit:
                     break
             if game.lives < lives:  # it goes on elsewhere
                 index = self._nearest(_look(game), 0, len(self._actions))[1]
             index = min(index, len(self._actions) - 1)
-            lost = lost + len(asked) - begun if plan.distance >= self.options.lost else 0
-        over = game.over and kept == len(asked)
-        return make_record(asked[:kept], kept_score, seed, noisy=kept_score < way.score, over=over)
+            lost = lost + len(executed) - begun if plan.distance >= self.options.lost else 0
+            self._deadline.next_step()
+        if not kept:
+            raise self._deadline.failed("it was lost before it had earned a point")
+        return ActionRecord(
+            seed,
+            np.array(executed[:kept], np.int32),
+            np.array(labels[:kept], np.int32),
+            np.ones(kept, bool),
+            float(kept_score),
+            noisy=noise > 0 or kept_score < way.score,
+            cut=not (game.over and kept == len(executed)),
+        )
 
     def _choose(
         self,
@@ -144,6 +165,7 @@ class WayTracker:
         if going_on.distance <= self.options.near + self.options.gain:
             return going_on
         for before, place in self._candidates(screen, last, index, going_on, generator):
+            self._deadline.check()
             # Most are no good, and one play says so.
             if self._try(state, lives, last, before, place, 1).distance < best.distance:
                 tried = self._try(state, lives, last, before, place, self.options.replicas)

@@ -15,7 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", metavar="TASK", help="short name of an actor config, or a task name")
     parser.add_argument(
         "--expert",
-        help="name of the expert (default: that of the actor config); run:FOLDER is the newest checkpoint of a run",
+        help="name of the expert (default: that of the actor config); run:FOLDER is the newest checkpoint of a run, "
+        "track:SET follows the best episode of a set without sticky actions",
     )
     parser.add_argument(
         "--episodes", type=int, required=True, help="in the set when it is done; a set that is there is continued"

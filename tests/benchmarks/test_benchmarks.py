@@ -17,7 +17,7 @@ from benchmarks import embeddings, environment_actor, explorer, learner
 from benchmarks.actor_parts import make_player
 from benchmarks.matmul_rate import DecoderShape, MatmulRate
 from benchmarks.plain_decoder import PlainDecoder, PlainUpdate
-from benchmarks.report import write_report
+from distributed.report import write_report
 from distributed.result import Result, TaskResult
 from replay.config import ReplayConfig
 from replay.server import start_replay_server
@@ -101,7 +101,7 @@ def test_a_report_has_its_command_and_machine(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["learner.py", "--threads", "2"])
-    write_report("learner", {"figure": 1.5}, tmp_path / "deep" / "learner.json")
+    write_report("benchmarks.learner", {"figure": 1.5}, tmp_path / "deep" / "learner.json")
     report = json.loads(capsys.readouterr().out)
     assert report == json.loads((tmp_path / "deep" / "learner.json").read_text())
     assert report["command"] == "python -m benchmarks.learner --threads 2" and report["figure"] == 1.5

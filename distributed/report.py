@@ -1,4 +1,4 @@
-"""The one form of a benchmark's output: JSON with the command and the machine it ran on."""
+"""The one form of what a benchmark or a study prints: JSON with the command and the machine it ran on."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 
-def write_report(name: str, figures: dict[str, Any], out: Path | None = None) -> None:
-    """Print one JSON object, and write it to ``out`` where given."""
+def write_report(module: str, figures: dict[str, Any], out: Path | None = None) -> None:
+    """Print one JSON object, and write it to ``out`` where given; ``module`` is what ``python -m`` was given."""
     report = {
-        "benchmark": name,
-        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "benchmark": module.rpartition(".")[2],
+        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
         "machine": {
             "processor": _processor(),
             "cores": len(os.sched_getaffinity(0)),
