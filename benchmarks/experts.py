@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from actors.config import ActorConfig
+from actors.demonstrations.episode import ActionRecord, Episode
 from actors.demonstrations.simulation import simulate
 from actors.environments.make import make_environment
+from actors.environments.vector_environment import VectorEnvironment
 from actors.experts.expert import ExpertFailed
 from actors.experts.make import expert_sees, make_expert
 from actors.experts.settings import settings_file
@@ -86,7 +88,7 @@ def play(case: Case, seeds: Iterator[int]) -> Iterator[dict[str, Any]]:
                 yield {"seed": seed, "failed": str(error)}
                 continue
             cpu, wall = time.process_time() - cpu, time.monotonic() - wall
-            episode = next(item[1] for item in simulate(environment, lambda _, record=record: record, [0]) if item)
+            episode = _again(environment, record)
             yield {
                 "seed": seed,
                 "return": round(episode.episode_return, 3),
@@ -97,6 +99,10 @@ def play(case: Case, seeds: Iterator[int]) -> Iterator[dict[str, Any]]:
             }
     finally:
         environment.close()
+
+
+def _again(environment: VectorEnvironment, record: ActionRecord) -> Episode:
+    return next(item[1] for item in simulate(environment, lambda _: record, [0]) if item is not None)
 
 
 def summary(case: Case, episodes: list[dict[str, Any]]) -> dict[str, Any]:

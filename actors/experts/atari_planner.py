@@ -45,6 +45,7 @@ class RuleOptions:
         replicas: plays of each candidate, each with its own sticky actions; their mean counts.
         gain: points that a candidate must promise above the rule.
         candidates: actions that may replace the rule's.
+        content: points of the rule's own look-ahead from which on no candidate is tried, which saves time.
     """
 
     hold: int = 2
@@ -52,6 +53,7 @@ class RuleOptions:
     replicas: int = 2
     gain: float = 2.0
     candidates: tuple[str, ...] = ("FIRE", "UP", "DOWN", "LEFT")
+    content: float = float("inf")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,14 +98,9 @@ class AtariPlanner:
         step_seconds: float = STEP_SECONDS,
     ) -> None:
         self._rom = rom_name(task_name)
-        if options is None:
-            entries = settings_file(FILE)
-            kind = RuleOptions if self._rom in RULES else ShootingOptions
-            where = task_name if task_name in entries else "default"
-            options = from_entry(kind, entries[where], f"configs/experts/{FILE}.yaml: {where}")
         if isinstance(options, RuleOptions) and self._rom not in RULES:
             raise ValueError(f"{task_name} has no rule to plan around (there are rules for {', '.join(RULES)})")
-        self.options = options
+        self.options = options or _options_of(task_name, self._rom)
         self._task, self._step_seconds = task_name, step_seconds
         self._sticky = float(arguments.get("repeat_action_probability", 0.25))
         self._max_steps = int(arguments.get("max_episode_steps", 27_000))
@@ -172,10 +169,12 @@ class _AroundRule:
         chosen = usual
         if others:
             state = self._game.cloneState(include_rng=False)
-            values = [self._value(state, action, executed) for action in [usual, *others]]
-            best = int(np.argmax(values[1:]))
-            if values[1 + best] >= values[0] + self._options.gain:
-                chosen = others[best]
+            follow = self._value(state, usual, executed)
+            if follow - self._rule.potential(ram) < self._options.content:
+                values = [self._value(state, action, executed) for action in others]
+                best = int(np.argmax(values))
+                if values[best] >= follow + self._options.gain:
+                    chosen = others[best]
         self._before = ram
         return chosen
 
@@ -245,6 +244,16 @@ class _Shooting:
                 break
             weight *= self._options.discount
         return value - self._options.life * max(lives - self._plan.lives(), 0)
+
+
+def _options_of(task_name: str, rom: str) -> RuleOptions | ShootingOptions:
+    """Those of the settings file."""
+    entries = settings_file(FILE)
+    where = task_name if task_name in entries else "default"
+    place = f"configs/experts/{FILE}.yaml: {where}"
+    if rom in RULES:
+        return from_entry(RuleOptions, entries[where], place)
+    return from_entry(ShootingOptions, entries[where], place)
 
 
 def _restore(plan: ALEInterface, state: ale_py.ALEState, executed: Action) -> None:

@@ -29,7 +29,7 @@ class MetaWorldScripted:
     def __init__(self, task_name: str, arguments: dict[str, Any], step_seconds: float = STEP_SECONDS) -> None:
         self._environment = metaworld.make(task_name, 1, **arguments)
         self._task, self._step_seconds = task_name, step_seconds
-        self._policy_class = ENV_POLICY_MAP[task_name.removeprefix("metaworld/")]
+        self._policy_class: Any = ENV_POLICY_MAP[task_name.removeprefix("metaworld/")]
 
     def play(self, seed: int, noise: float = 0.0) -> ActionRecord:
         """One episode; ``noise`` is the standard deviation of bursts added to each of the four executed numbers."""
@@ -44,7 +44,7 @@ class MetaWorldScripted:
         while not done:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that the environment clips what they ask for
-                label = np.clip(policy.get_action(state.astype(np.float64)), -1, 1).astype(np.float32)
+                label = np.clip(policy.get_action(np.asarray(state, np.float64)), -1, 1).astype(np.float32)
             if not np.isfinite(label).all():
                 raise deadline.failed(f"its action is not finite: {label.tolist()}")
             labels.append(label)

@@ -81,7 +81,7 @@ def test_the_plan_does_not_know_the_random_numbers_of_the_game() -> None:
 
 def test_planning_leaves_the_game_alone() -> None:
     planner = AtariPlanner("atari/boxing", SHORT)
-    plan, deadline = planner._emulator(atari_planner.PLAN_SEED), StepDeadline("x", "y", 0)
+    plan, deadline = planner._emulator(atari_planner.PLAN_SEED), StepDeadline("x", "y", 0, seconds=3600)
     for kind in ("rule", "shooting"):
         game, twin = planner._emulator(6), planner._emulator(6)
         chooser = (
