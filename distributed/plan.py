@@ -54,7 +54,7 @@ class RunPlan:
 
         That is the short name of the task, with the shard where there are several.
         """
-        found = {}
+        found: dict[str, tuple[str, int]] = {}
         for name in self.demonstrations:
             shards = self.actor(name).num_replayers
             found |= {name if shards == 1 else f"{name}/{shard}": (name, shard) for shard in range(shards)}
