@@ -121,7 +121,7 @@ def write_card(
 ) -> None:
     """Write or renew the card of the set in ``folder``; what is not given stays as the former card said it."""
     opened = load_set(folder)
-    given = {"sees": sees, "noise": noise or {}, "kept": kept, "command": command}
+    given: dict[str, Any] = {"sees": sees, "noise": noise or {}, "kept": kept, "command": command}
     card = dataclasses.replace(make_card(opened), **{name: value for name, value in given.items() if value})
     write_json(folder / CARD, card.to_json())
     write_whole(folder / README, readme(card).encode())

@@ -129,7 +129,8 @@ class Recording:
     def __init__(self, order: RecordOrder, expert: Expert, said: Callable[[str], None] = lambda line: None) -> None:
         self.order = order
         self._expert, self._said = expert, said
-        self._started, self._dealt_at = time.monotonic(), None
+        self._started = time.monotonic()
+        self._dealt_at: float | None = None
         settings, records = _existing(order, expert.name)
         if settings is None:
             environment = make_environment(order.config, 1)
