@@ -125,6 +125,7 @@ def explore(plan: ExplorationPlan, stop: StopRequest, say: Callable[[str], None]
         member.handle = options.remote(plan.settings(member.seed), plan.archive(member.seed), plan.frames)
         member.running = member.handle.run.remote()
         member.progressed_at = member.reported_at = time.monotonic()
+        member.report, member.rate = {}, 0.0
 
     def end(member: _Member) -> None:
         with contextlib.suppress(Exception):
