@@ -16,6 +16,7 @@ import numpy as np
 
 from actors.config import ActorConfig
 from actors.demonstrations.action_set import ActionSet, conform, write_action_set
+from actors.demonstrations.card import write_card
 from actors.demonstrations.demonstration_set import DemonstrationSetError, SetSettings
 from actors.demonstrations.episode import ActionRecord
 from actors.demonstrations.open_set import open_set, wanted_settings
@@ -181,17 +182,25 @@ def stickiness(config: ActorConfig) -> float:
     return float(arguments[STICKY])
 
 
-def write_ways(folder: Path, config: ActorConfig, ways: Sequence[Way]) -> SetSettings:
-    """The set of ``ways`` without sticky actions; every episode is played through the adapter and checked."""
+def write_ways(folder: Path, config: ActorConfig, ways: Sequence[Way], command: str = "") -> SetSettings:
+    """The set of ``ways`` without sticky actions; every episode is played through the adapter and checked. ``command``
+    made it, for the card."""
     records = [make_record(way.actions.tolist(), way.score, way.settings.seed) for way in ways]
-    return _write(folder, without_sticky_actions(config), records, failed=0, check=range(len(records)))
+    settings = _write(folder, without_sticky_actions(config), records, failed=0, check=range(len(records)))
+    write_card(folder, sees="simulator state", kept="the shortest way to the highest score", command=command)
+    return settings
 
 
-def write_replays(folder: Path, config: ActorConfig, replays: StickyReplays) -> SetSettings:
-    """The set of ``replays`` under the sticky actions of ``config``; the first of either kind is checked."""
+def write_replays(folder: Path, config: ActorConfig, replays: StickyReplays, command: str = "") -> SetSettings:
+    """The set of ``replays`` under the sticky actions of ``config``; the first of either kind is checked. ``command``
+    made it, for the card."""
     records = [*replays.whole, *replays.partial]
     failed = replays.tried - len(records)
-    return _write(folder, config, records, failed, check=[0, len(replays.whole)] if replays.partial else [0])
+    check = [0, len(replays.whole)] if replays.partial else [0]
+    settings = _write(folder, config, records, failed, check)
+    kept = f"{len(replays.whole)} replays that earned all points, {len(replays.partial)} cut at their last one"
+    write_card(folder, sees="simulator state", kept=kept, command=command)
+    return settings
 
 
 def _write(
