@@ -18,7 +18,7 @@ from actors.reference import Reference, atari_scores, references
 CONTEXT_STEPS = {"babyai": 8}
 """Timesteps that an agent reads, by domain; `OTHER_CONTEXT_STEPS` elsewhere. As in the hand-written configs."""
 OTHER_CONTEXT_STEPS = 4
-EXPERTS = {"babyai": "babyai-bot", "atari": "atari-planner"}
+EXPERTS = {"babyai": "babyai-bot", "atari": "atari-planner", "metaworld": "metaworld-scripted"}
 """What ``clowder record`` takes unless told otherwise, by domain."""
 DM_CONTROL_BEST = 1000.0
 """Rewards of the DM Control Suite are in [0, 1] and episodes have 1,000 steps (Tassa et al. 2018)."""

@@ -37,6 +37,7 @@ class ExplorationPlan:
         replays: under sticky actions, of all ways together.
         partial_share: of the replays, those that are kept though they earned only a part; at most.
         overrides: further `ExplorerSettings`.
+        command: that was given, for the cards of the sets.
     """
 
     config: ActorConfig
@@ -47,6 +48,7 @@ class ExplorationPlan:
     replays: int = 100
     partial_share: float = 0.4
     overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
+    command: str = ""
 
     def settings(self, seed: int) -> ExplorerSettings:
         """Of one explorer."""

@@ -38,7 +38,7 @@ def make_sets(plan: ExplorationPlan, stop: StopRequest, say: Callable[[str], Non
     ways = _ways(plan, say)
     sticky = stickiness(plan.config)
     deterministic = plan.out / DETERMINISTIC if sticky else plan.out
-    write_ways(deterministic, plan.config, ways)
+    write_ways(deterministic, plan.config, ways, plan.command)
     say(f"{deterministic}: {len(ways)} episodes without sticky actions, {_scores(ways)}")
     if not sticky or not plan.replays:
         return [deterministic]
@@ -55,7 +55,7 @@ def make_sets(plan: ExplorationPlan, stop: StopRequest, say: Callable[[str], Non
             f"none of {found.tried} replays under sticky actions earned what the way itself does; ask for more with "
             f"--replays, or learn from {deterministic}"
         )
-    write_replays(plan.out, plan.config, found)
+    write_replays(plan.out, plan.config, found, plan.command)
     say(
         f"{plan.out}: {len(found.whole)} whole and {len(found.partial)} partial replays under sticky actions "
         f"{sticky:g}, of {found.tried}"

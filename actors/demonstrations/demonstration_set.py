@@ -134,11 +134,12 @@ class SetSettings:
             raise DemonstrationSetError(f"{where} has malformed settings ({error}); record the set anew") from error
 
 
-def check_settings(recorded: SetSettings, wanted: SetSettings, where: Path) -> None:
+def check_settings(recorded: SetSettings, wanted: SetSettings, where: Path, longest: int | None = None) -> None:
     """Raise DemonstrationSetError, naming the first difference, where a set is not of the task that is wanted.
 
     The expert, versions of libraries and returns may differ, and so may what belongs to a run instead of the task:
-    context, return horizon, reference returns. Another ROM is another game.
+    context, return horizon, reference returns. Another ROM is another game. Where the ``longest`` episode is given, the
+    limit of an episode's steps may differ too, if no episode came to either.
     """
     ours, theirs = wanted.task, recorded.task
     if theirs.name != ours.name:
@@ -149,7 +150,10 @@ def check_settings(recorded: SetSettings, wanted: SetSettings, where: Path) -> N
             f"{where}: {ours.name} was recorded with entry_point {recorded.entry_point!r}, the actor config says "
             f"{wanted.entry_point!r}; {hint}"
         )
-    for key in sorted(recorded.arguments.keys() | wanted.arguments.keys()):
+    limits = [limit for limit in (theirs.max_episode_steps, ours.max_episode_steps) if limit]
+    unlimited = longest is not None and all(longest < limit for limit in limits)
+    free = {"max_episode_steps"} if unlimited else set()
+    for key in sorted((recorded.arguments.keys() | wanted.arguments.keys()) - free):
         then, now = recorded.arguments.get(key, "(unset)"), wanted.arguments.get(key, "(unset)")
         if then != now:
             raise DemonstrationSetError(
@@ -161,7 +165,7 @@ def check_settings(recorded: SetSettings, wanted: SetSettings, where: Path) -> N
                 f"{where}: observation {key!r} of {ours.name} was {theirs.observation.get(key)} when recorded and is "
                 f"{ours.observation.get(key)} now; {hint}"
             )
-    for name in ("action", "action_repeat", "max_episode_steps"):
+    for name in sorted({"action", "action_repeat", "max_episode_steps"} - free):
         then, now = getattr(theirs, name), getattr(ours, name)
         if then != now:
             raise DemonstrationSetError(

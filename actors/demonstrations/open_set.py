@@ -38,7 +38,7 @@ def open_set(path_or_name: str | Path, config: ActorConfig, num_envs: int = SIMU
             truncated, empty or corrupt. The message says what to do.
     """
     opened = load_set(path_or_name, config, num_envs)
-    check_settings(opened.settings, wanted_settings(config), opened.folder)
+    check_settings(opened.settings, wanted_settings(config), opened.folder, longest=int(opened.lengths.max()))
     if isinstance(opened, ActionSet):
         check_simulated(opened.settings, opened.folder)
     _ = opened.demonstrator_return  # refuses a set in which all episodes are noisy

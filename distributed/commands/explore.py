@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 from pathlib import Path
 
 
@@ -47,9 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Explore, then make the sets."""
-    from actors.config import ActorConfig
-    from distributed.compose import actor_configs
-    from distributed.errors import ClowderError, nearest, refusing
+    from distributed.compose import find_actor
+    from distributed.errors import refusing
     from distributed.exploration import explore
     from distributed.exploration_plan import ExplorationPlan, check_plan
     from distributed.exploration_sets import make_sets
@@ -59,14 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     check_packages()
     set_process_environment()
-    configs = actor_configs(arguments.config_dir)
-    by_task = {config.task: config for config in configs.values()}
-    config = configs.get(arguments.task) or by_task.get(arguments.task)
-    if config is None and not arguments.task.startswith("atari/"):
-        raise ClowderError(
-            f"there is no task {arguments.task}; {nearest(arguments.task, [*configs, *by_task], 'tasks')}"
-        )
-    config = config or ActorConfig(task=arguments.task)
+    config = find_actor(arguments.task, arguments.config_dir)[1]
     with refusing(""):
         if arguments.seeds < 1:
             raise ValueError(f"--seeds must be at least 1, not {arguments.seeds}")
@@ -79,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.replays,
             arguments.partial_share,
             {"end_on_life_loss": arguments.end_on_life_loss},
+            command_line(arguments),
         )
         check_plan(plan, arguments.resume)
 
@@ -92,3 +86,13 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"interrupted; the archives are in {arguments.out}, --resume goes on from them")
             return INTERRUPTED
     return 0
+
+
+def command_line(arguments: argparse.Namespace) -> str:
+    """The command that explores the same anew, without what does not change it."""
+    words = ["clowder", "explore", arguments.task, "--frames", str(arguments.frames), "--out", str(arguments.out)]
+    words += ["--seeds", str(arguments.seeds), "--first-seed", str(arguments.first_seed)]
+    words += ["--replays", str(arguments.replays), "--partial-share", f"{arguments.partial_share:g}"]
+    words += ["--end-on-life-loss"] if arguments.end_on_life_loss else []
+    words += [word for folder in arguments.config_dir for word in ("--config-dir", folder)]
+    return shlex.join(words)

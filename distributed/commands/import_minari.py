@@ -25,10 +25,10 @@ def run(arguments: argparse.Namespace) -> int:
     from actors.demonstrations.card import make_card
     from actors.demonstrations.minari_import import import_minari
     from actors.demonstrations.open_set import load_set
-    from distributed.commands.record import task_config
+    from distributed.compose import find_actor
     from distributed.errors import refusing
 
-    config = task_config(arguments.task, arguments.config_dir)
+    config = find_actor(arguments.task, arguments.config_dir)[1]
     words = ["clowder", "import-minari", arguments.dataset, "--task", arguments.task, "--out", str(arguments.out)]
     with refusing(""):
         import_minari(arguments.dataset, config, arguments.out, command=shlex.join(words))

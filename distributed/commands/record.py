@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from actors.config import ActorConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     from actors.demonstrations.record import record_order
     from actors.demonstrations.recording import RecordingFailed, RecordOrder
     from distributed.commands.record_progress import Progress
+    from distributed.compose import find_actor
     from distributed.errors import ClowderError, Failure, refusing
     from distributed.run_expert import expert_of
     from distributed.versions import check_packages
@@ -71,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_packages()
     if arguments.processes < 1:
         raise ClowderError(f"--processes must be at least 1, not {arguments.processes}")
-    config = task_config(arguments.task, arguments.config_dir)
+    config = find_actor(arguments.task, arguments.config_dir)[1]
     name = arguments.expert or config.expert
     if name is None:
         raise ClowderError(f"the actor config of {config.task} names no expert; choose one with --expert")
@@ -113,19 +110,6 @@ def run(arguments: argparse.Namespace) -> int:
     )
     found.close()
     return 0
-
-
-def task_config(task: str, config_dirs: list[str]) -> ActorConfig:
-    """The actor config of a short name or a task name; ClowderError with the nearest where there is none."""
-    from distributed.compose import actor_configs
-    from distributed.errors import ClowderError, nearest
-
-    configs = actor_configs(config_dirs)
-    names = {config.task: name for name, config in configs.items()}
-    name = names.get(task, task)
-    if name not in configs:
-        raise ClowderError(f"there is no actor config for {task}; {nearest(name, [*configs, *names], 'tasks')}")
-    return configs[name]
 
 
 def command_line(arguments: argparse.Namespace, expert: str) -> str:

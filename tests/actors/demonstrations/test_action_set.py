@@ -197,6 +197,26 @@ def test_a_set_of_another_task_settings_or_spaces_is_refused(tmp_path: Path, fol
         open_set(folder, CARTPOLE)
 
 
+def test_another_limit_of_steps_does_not_matter_to_episodes_that_came_to_neither(tmp_path: Path) -> None:
+    whole = played(BOXING, 0)
+    short = dataclasses.replace(
+        whole,
+        action=whole.action[:8],
+        label=whole.label[:8],
+        label_mask=whole.label_mask[:8],
+        episode_return=0.0,
+        cut=True,
+    )
+    pack_action_set(tmp_path / "short", BOXING, "nobody", [short], None)
+    for limit in (9, 1000):
+        other = dataclasses.replace(BOXING, arguments={"max_episode_steps": limit})
+        opened = open_set(tmp_path / "short", other, num_envs=1)
+        assert opened.episode(0).length == 8
+        opened.close()
+    with pytest.raises(DemonstrationSetError, match="max_episode_steps"):
+        open_set(tmp_path / "short", dataclasses.replace(BOXING, arguments={"max_episode_steps": 8}))
+
+
 def test_a_set_of_another_entry_point_is_refused(folder: Path) -> None:
     other = ActorConfig(task="gymnasium/CartPole-v1", entry_point="gymnasium.envs.classic_control:CartPoleEnv")
     with pytest.raises(DemonstrationSetError, match="entry_point"):
