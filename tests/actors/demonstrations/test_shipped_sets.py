@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,25 @@ NAMES = {
     "cartpole-swingup": "cartpole_swingup",
     "sonnets": "sonnets",
 }
+EXPLORED = {"montezuma-revenge": 0.25, "montezuma-revenge-found": 0.0}
+"""Stickiness of the sets that an explorer found; no actor config names them, the experiment does."""
 
 
 def test_no_other_sets_ship_and_they_are_small() -> None:
-    assert sorted(shipped_sets()) == sorted(NAMES)
+    assert sorted(shipped_sets()) == sorted([*NAMES, *EXPLORED])
     files = [path for folder in shipped_sets().values() for path in folder.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 5_000_000
+
+
+@pytest.mark.parametrize("name", EXPLORED)
+def test_an_explored_set_opens_and_comes_out_as_recorded(name: str) -> None:
+    config = ActorConfig(**yaml.safe_load((CONFIGS / "montezuma_revenge.yaml").read_text())["montezuma_revenge"])
+    sticky = EXPLORED[name]
+    opened = open_set(name, dataclasses.replace(config, arguments={"repeat_action_probability": sticky}), num_envs=1)
+    assert opened.settings.expert == "go-explore" and opened.demonstrator_return == 2500
+    assert opened.noisy.any() == (sticky > 0)  # replays that were cut earlier
+    assert opened.episode(0).episode_return == 2500
+    opened.close()
 
 
 @pytest.mark.parametrize("name", NAMES)
