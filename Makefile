@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup quickstart test test-tasks test-learning lint clean
+.PHONY: setup quickstart test test-long test-tasks test-learning lint clean
 
 setup: $(STAMP)
 
@@ -25,7 +25,11 @@ lint: setup
 
 # About 7 minutes on two cores.
 test: lint
-	$(BIN)/python -m pytest -m "not learning and not tasks" --cov --cov-report=term
+	$(BIN)/python -m pytest -m "not learning and not tasks and not long" --cov --cov-report=term
+
+# Real fleets of explorers, killed, interrupted and resumed: a few minutes.
+test-long: setup
+	$(BIN)/python -m pytest -m long
 
 # Every task of the catalogue through adapter, writer, replay, sampler and tokenizer: about 10 minutes on one core.
 test-tasks: setup

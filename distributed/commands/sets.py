@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         cards.append(card)
         others = other_versions(opened.settings)
         if not arguments.json:
-            print(readme(card) if arguments.sets else f"{name:<20}{card.line()}")
+            print(readme(card) if arguments.sets else f"{name:<25} {card.line()}")
             if arguments.sets and others:
                 print(f"recorded with other versions than are installed: {others}\n")
         if arguments.check:

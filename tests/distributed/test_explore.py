@@ -80,6 +80,7 @@ def start(out: Path, log: Path, *words: str) -> subprocess.Popen:
         )
 
 
+@pytest.mark.long
 @pytest.mark.timeout(280)
 def test_an_exploration_is_interrupted_survives_a_kill_and_ends_with_sets(tmp_path):
     out, log = tmp_path / "set", tmp_path / "log.txt"

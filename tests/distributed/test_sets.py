@@ -41,7 +41,7 @@ def test_a_set_is_checked_to_its_last_episode(tmp_path: Path, capsys: pytest.Cap
     [
         (["sets", "boxxing"], "did you mean boxing"),
         (["import-minari", "tests/nothing-v0", "--task", "cartpole_v1", "--out", "x"], "minari download"),
-        (["import-minari", "tests/nothing-v0", "--task", "cartpole_v2", "--out", "x"], "did you mean cartpole_v1"),
+        (["import-minari", "tests/nothing-v0", "--task", "cartpole_v2", "--out", "x"], "or cartpole_v1"),
     ],
 )
 def test_what_is_not_there_is_refused(words: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
