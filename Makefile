@@ -31,7 +31,7 @@ test: lint
 coverage: setup
 	$(BIN)/python -m pytest -m "not learning and not tasks and not long" --cov --cov-report=term
 
-# Real fleets of explorers, killed, interrupted and resumed: a few minutes.
+# Real fleets, killed, interrupted and resumed, and whole games: a few minutes.
 test-long: setup
 	$(BIN)/python -m pytest -m long
 

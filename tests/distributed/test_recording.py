@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pytest
 
 from actors.demonstrations.open_set import open_set
 from actors.demonstrations.record import record_order
@@ -36,6 +37,7 @@ def same_sets(one: Path, other: Path) -> None:
         assert np.array_equal(ours.action, theirs.action) and np.array_equal(ours.label, theirs.label)
 
 
+@pytest.mark.long
 def test_two_processes_record_what_one_does_although_one_of_them_is_killed(tmp_path: Path) -> None:
     record_order(order(tmp_path / "one"), "babyai-bot")
     killed: list[int] = []
@@ -67,6 +69,7 @@ record_in_processes(order, "babyai-bot", 2, progress=lambda report: print(report
 """
 
 
+@pytest.mark.long
 def test_a_killed_driver_leaves_whole_episodes_in_their_order(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(tmp_path / "set")], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True

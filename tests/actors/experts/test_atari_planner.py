@@ -30,6 +30,7 @@ def replay(record: ActionRecord, arguments: dict, task: str = "atari/boxing") ->
     return np.array(rewards)
 
 
+@pytest.mark.long
 def test_a_whole_episode_replays_through_the_adapter_and_wins() -> None:
     record = AtariPlanner("atari/boxing", {}).play(seed=3)
     assert record.action.dtype == record.label.dtype == np.int32 and record.label_mask.all()
@@ -55,6 +56,7 @@ def test_rewards_agree_step_by_step_under_noise_and_other_arguments() -> None:
         assert sum(game.act(names[action]) for _ in range(4)) == rewards[t]
 
 
+@pytest.mark.long
 def test_a_seed_gives_one_episode() -> None:
     first, second = (AtariPlanner("atari/boxing", SHORT).play(seed=4, noise=0.2) for _ in range(2))
     np.testing.assert_array_equal(first.action, second.action)
