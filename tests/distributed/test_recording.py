@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def order(out: Path, **changes) -> RecordOrder:
-    made = RecordOrder(BABYAI, 12, out, noise_levels=[0.3], random_seconds=0.0, command="a test")
+    made = RecordOrder(BABYAI, 120, out, noise_levels=[0.3], random_seconds=0.0, command="a test")
     return dataclasses.replace(made, **changes)
 
 
@@ -53,7 +53,7 @@ def test_two_processes_record_what_one_does_although_one_of_them_is_killed(tmp_p
         order(tmp_path / "two", episode_deadline=60.0), "babyai-bot", 2,
         progress=kill_one, said=said.append, started=crews.append,
     )  # fmt: skip
-    assert report.episodes == 12 and report.failed == 0
+    assert report.episodes == 120 and report.failed == 0
     same_sets(tmp_path / "one", tmp_path / "two")
     assert not killed or any(f"recorder/0 (process {killed[0]})" in line and "another takes" in line for line in said)
 
