@@ -23,11 +23,10 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-# About 8 minutes on two cores.
 test: lint
 	$(BIN)/python -m pytest -m "not learning and not tasks and not long"
 
-# The same tests, traced: half as slow again.
+# The same tests, traced; .ci/run's limit is too short for them.
 coverage: setup
 	$(BIN)/python -m pytest -m "not learning and not tasks and not long" --cov --cov-report=term
 
