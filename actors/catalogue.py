@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable
 
 from actors.config import ActorConfig
 from actors.environments.failures import UnknownTask
+from actors.experts.settings import settings_file
 from actors.reference import Reference, atari_scores, references
 
 CONTEXT_STEPS = {"babyai": 8}
 """Timesteps that an agent reads, by domain; `OTHER_CONTEXT_STEPS` elsewhere. As in the hand-written configs."""
 OTHER_CONTEXT_STEPS = 4
 EXPERTS = {"babyai": "babyai-bot", "atari": "atari-planner", "metaworld": "metaworld-scripted"}
-"""What ``clowder record`` takes unless told otherwise, by domain."""
+"""What ``clowder record`` takes unless told otherwise, by domain. DM Control: see `expert_of`."""
 DM_CONTROL_BEST = 1000.0
 """Rewards of the DM Control Suite are in [0, 1] and episodes have 1,000 steps (Tassa et al. 2018)."""
 
@@ -98,8 +99,16 @@ def actor_config(task_name: str) -> ActorConfig:
         context_steps=CONTEXT_STEPS.get(domain, OTHER_CONTEXT_STEPS),
         random_return=random,
         reference_return=None if best == random else best,
-        expert=EXPERTS.get(domain),
+        expert=expert_of(task_name),
     )
+
+
+def expert_of(task_name: str) -> str | None:
+    """Name of the expert that plays a task; None where there is none."""
+    domain = task_name.partition("/")[0]
+    if domain == "dm_control" and task_name in settings_file("dm_control_mpc"):
+        return "dm-control-mpc"
+    return EXPERTS.get(domain)
 
 
 def random_return(reference: Reference) -> float | None:

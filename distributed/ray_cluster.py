@@ -65,17 +65,24 @@ def connect(cluster: ClusterConfig, cpus: float) -> None:
 
 
 def start_private(num_cpus: int, object_store_megabytes: int) -> None:
-    """A Ray on this machine alone, that ends with `leave`."""
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        include_dashboard=False,
-        object_store_memory=object_store_megabytes * 2**20,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",
-        runtime_env={"worker_process_setup_hook": WORKER_SETUP_HOOK},
-    )
+    """A Ray on this machine alone, that ends with `leave`; ClowderError where it does not start."""
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            object_store_memory=object_store_megabytes * 2**20,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+            runtime_env={"worker_process_setup_hook": WORKER_SETUP_HOOK},
+        )
+    except (OSError, ValueError, RuntimeError) as error:  # ConnectionError and TimeoutError are OSErrors
+        leave()
+        why = str(error).partition("\n")[0]
+        raise ClowderError(
+            f"Ray did not start on this machine: {why}; see `clowder doctor`, and whether /tmp and /dev/shm have room"
+        ) from error
 
 
 def _check_reachable(address: str) -> None:

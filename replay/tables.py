@@ -18,8 +18,9 @@ SOURCES = ("online", "demonstrations", "good", "ends")
 """``online``: all windows of the run's own policies. ``demonstrations``: of experts. ``good``: online windows of
 episodes that pass Gato's filter (Reed et al. 2022, section 3.2). ``ends``: the last window of each episode."""
 
-MAX_TABLES = 64
-"""A Reverb table costs about two threads in the server and one sampler in each reader."""
+MAX_TABLES = 1600
+"""A table costs the server two threads and 35 kB. 1,472, those of 368 tasks, were started and polled: 6.3 s, 2,986
+threads, 119 MB; threads are what ends first where a machine allows no more."""
 
 # Stored bytes for each raw byte, in chunks of one window. Measured on Boxing, BabyAI and cart-pole; random pixels do
 # not compress at all, so this is an estimate and no bound.
@@ -99,7 +100,7 @@ def table_configs(tasks: Sequence[TaskSpec], config: ReplayConfig) -> list[Table
     if len(tasks) * len(SOURCES) > MAX_TABLES:
         raise ValueError(
             f"{len(tasks)} tasks need {len(tasks) * len(SOURCES)} tables ({len(SOURCES)} each), and one replay server "
-            f"holds at most {MAX_TABLES}: each costs it two threads and every reader a sampler. "
+            f"holds at most {MAX_TABLES}: each costs it two threads. "
             f"Train at most {MAX_TABLES // len(SOURCES)} tasks in one run"
         )
     tables = []

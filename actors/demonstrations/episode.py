@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,3 +74,23 @@ class ActionRecord:
     episode_return: float
     noisy: bool = False
     cut: bool = False
+
+    @classmethod
+    def of_steps(
+        cls,
+        seed: int,
+        executed: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        rewards: npt.ArrayLike,
+        noisy: bool,
+    ) -> ActionRecord:
+        """The record of T steps of continuous actions [T, n], each labelled [T, n], with rewards [T]."""
+        label = np.array(labels, np.float32)
+        return cls(
+            seed=seed,
+            action=np.array(executed, np.float32),
+            label=label,
+            label_mask=np.ones(len(label), bool),
+            episode_return=float(np.sum(rewards, dtype=np.float64)),
+            noisy=noisy,
+        )

@@ -284,14 +284,8 @@ class CartpoleMPC:
             rewards.append(step.reward[0])
             done = bool(step.done[0])
             deadline.next_step()
-        return ActionRecord(
-            seed=seed,
-            action=np.array(actions, np.float32)[:, None],
-            label=np.array(labels, np.float32)[:, None],
-            label_mask=np.ones(len(labels), bool),
-            episode_return=float(np.sum(rewards, dtype=np.float64)),
-            noisy=noise > 0,
-        )
+        executed, labelled = (np.array(each, np.float32)[:, None] for each in (actions, labels))
+        return ActionRecord.of_steps(seed, executed, labelled, rewards, noisy=noise > 0)
 
     def _state(self) -> np.ndarray:
         return np.concatenate([self._data.qpos, self._data.qvel])

@@ -55,11 +55,4 @@ class MetaWorldScripted:
             rewards.append(step.reward[0])
             done = bool(step.done[0])
             deadline.next_step()
-        return ActionRecord(
-            seed=seed,
-            action=np.array(executed, np.float32),
-            label=np.array(labels, np.float32),
-            label_mask=np.ones(len(labels), bool),
-            episode_return=float(np.sum(rewards, dtype=np.float64)),
-            noisy=noise > 0,
-        )
+        return ActionRecord.of_steps(seed, executed, labels, rewards, noisy=noise > 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 Settings = TypeVar("Settings")
 
 
+@functools.cache
 def settings_file(name: str) -> dict[str, Any]:
     """Contents of ``configs/experts/<name>.yaml``: plain data only."""
     found = importlib.util.find_spec("configs")
