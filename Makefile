@@ -23,8 +23,9 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+# Two at once: those that start Ray one after another, and beside them the others.
 test: lint
-	$(BIN)/python -m pytest -m "not learning and not tasks and not long"
+	$(BIN)/python -m pytest -m "not learning and not tasks and not long" -n 2 --dist loadgroup
 
 # The same tests, traced; .ci/run's limit is too short for them.
 coverage: setup
