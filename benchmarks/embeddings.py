@@ -36,27 +36,28 @@ EMBEDDINGS: dict[str, tuple[str, ...]] = {
         "actors.babyai_goto_local.context_steps=2",
     ),
 }
+EPISODES = {"cartpole_swingup": 10, "babyai_goto_local": 20, "boxing": 4, "babyai_questions": 100}
 SHARED = (
+    "experiment=quickstart",
     "learner.minutes=6",
     "evaluation.final_minutes=8",
     "evaluation.num_evaluators=1",
     *(f"actors.{name}.num_actors=0" for name in ("cartpole_swingup", "babyai_goto_local", "boxing")),
+    *(f"actors.{name}.evaluation_episodes={episodes}" for name, episodes in EPISODES.items()),
 )
 BIN_MINUTES = 0.25
 
 
-def run_pair(seed: int, runs: Path) -> dict[str, Path]:
-    """Folders of the finished runs of one seed by embedding; those that are missing are made now, at the same time."""
+def run_side_by_side(runs: dict[Path, list[str]], seed: int) -> None:
+    """Make those of two runs (folder, overrides) that are not finished, at the same time, each on half of the cores."""
     cores = sorted(os.sched_getaffinity(0))
     half = max(1, len(cores) // 2)
-    folders = {embedding: runs / f"embeddings-{embedding}-seed{seed}" for embedding in EMBEDDINGS}
     running: list[subprocess.Popen] = []
     try:
-        for (embedding, folder), own in zip(folders.items(), (cores[:half], cores[half:] or cores)):
+        for (folder, overrides), own in zip(runs.items(), (cores[:half], cores[half:] or cores)):
             if not (folder / "result.json").exists():
-                command = train_command(folder, seed, [*EMBEDDINGS[embedding], *SHARED])
                 bind = ["taskset", "--cpu-list", ",".join(map(str, own))]
-                running.append(subprocess.Popen([*bind, *command]))
+                running.append(subprocess.Popen([*bind, *train_command(folder, seed, overrides)]))
         for run in running:
             if code := run.wait(LIMIT_SECONDS):
                 raise subprocess.CalledProcessError(code, run.args)
@@ -64,7 +65,6 @@ def run_pair(seed: int, runs: Path) -> dict[str, Path]:
         for run in running:
             run.terminate()  # what has ended takes no notice
             run.wait(60)
-    return folders
 
 
 def curve(folder: Path, task: str) -> dict[int, float]:
@@ -109,8 +109,12 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
     parser.add_argument("--out", type=Path, help="write the JSON here too, and a PNG beside it")
     options = parser.parse_args()
-    pairs = [run_pair(seed, options.runs) for seed in options.seeds]
-    folders = {embedding: [pair[embedding] for pair in pairs] for embedding in EMBEDDINGS}
+    folders = {
+        embedding: [options.runs / f"embeddings-{embedding}-seed{seed}" for seed in options.seeds]
+        for embedding in EMBEDDINGS
+    }
+    for seed, *pair in zip(options.seeds, *folders.values()):
+        run_side_by_side({run: [*SHARED, *EMBEDDINGS[embedding]] for run, embedding in zip(pair, EMBEDDINGS)}, seed)
     results = {embedding: [Result.read(run / "result.json") for run in runs] for embedding, runs in folders.items()}
     tasks = list(results["fused"][0].tasks)
     report: dict[str, Any] = {"seeds": options.seeds}

@@ -24,9 +24,9 @@ from distributed.result import Result
 LIMIT_SECONDS = 20 * 60
 
 
-def train_command(folder: Path, seed: int, overrides: Sequence[str] = ()) -> list[str]:
-    """The command of one run of the quickstart into ``folder``."""
-    words = ["experiment=quickstart", f"name={folder.name}", f"seed={seed}", f"logging.folder={folder.parent}"]
+def train_command(folder: Path, seed: int, overrides: Sequence[str] = ("experiment=quickstart",)) -> list[str]:
+    """The command of one run into ``folder``."""
+    words = [f"name={folder.name}", f"seed={seed}", f"logging.folder={folder.parent}"]
     return [sys.executable, "-m", "distributed.cli", "train", *words, *overrides]
 
 

@@ -1,0 +1,151 @@
+"""One set of weights on twenty tasks of four domains: `experiment=generalist`, from sets that are recorded first.
+
+    python -m studies.generalist [--seed 0] [--processes 2] [--out docs/results/generalist.json] [key=value ...]
+
+What is missing is made, and what is there is kept: the sets (`clowder record`, in ``--sets``), the run
+(`clowder train experiment=generalist`, in ``runs/generalist-seed<N>``). Then the final checkpoint plays reporting
+episodes of every task. ``demonstrator_normalised`` is 0 for random play, as measured beside each recording, and 1 for
+the mean demonstration. The intervals of domains are rliable's: episodes are resampled task by task (stratified
+bootstrap).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actors.config import ActorConfig
+from actors.demonstrations.open_set import open_set
+from actors.evaluator import ci95
+from actors.seeds import REPORTING_SEEDS
+from distributed.compose import compose
+from distributed.evaluation import evaluate_task
+from distributed.report import write_report
+from distributed.trained_run import TrainedRun
+
+EXPERIMENT = "experiment=generalist"
+EPISODES = {"dm_control": 20, "atari": 10, "babyai": 600, "metaworld": 40}
+"""Demonstrations of each task, by domain."""
+FORM = {"atari": "actions"}
+"""Of the sets; whole episodes elsewhere."""
+NOISE = {
+    "dm_control": ["0.3", "0.6", "--noise-share", "0.6"],
+    "metaworld": ["0.3", "0.6", "--noise-share", "0.6"],
+}
+"""Disturbances of a share of the episodes (DART), so that what is imitated finds back."""
+DOMAINS = {"dm_control": "state", "atari": "pixels", "babyai": "grid with text", "metaworld": "arm"}
+
+
+def domain_of(actor: ActorConfig) -> str:
+    """``dm_control``, ``atari``, ``babyai`` or ``metaworld``."""
+    return actor.task.partition("/")[0]
+
+
+def record(actors: dict[str, ActorConfig], sets: Path, processes: int) -> dict[str, str]:
+    """Demonstrations by short name: shipped ones, and those that are recorded or continued here."""
+    found = {}
+    for name, actor in actors.items():
+        if actor.demonstrations is not None:
+            found[name] = actor.demonstrations
+            continue
+        domain, folder = domain_of(actor), sets / name
+        words = [sys.executable, "-m", "distributed.cli", "record", actor.task, "--out", str(folder)]
+        words += ["--episodes", str(EPISODES[domain]), "--processes", str(processes)]
+        words += ["--form", FORM.get(domain, "minari")]
+        words += ["--noise", *NOISE[domain]] if domain in NOISE else []
+        subprocess.run(words, check=True)
+        found[name] = str(folder.resolve())
+    return found
+
+
+def normalised_intervals(scores: dict[str, np.ndarray]) -> dict[str, tuple[float, float, float]]:
+    """Mean over tasks and its 95% interval, by domain, of episodes' scores [episodes, tasks]."""
+    from rliable import library, metrics
+
+    means, intervals = library.get_interval_estimates(scores, metrics.aggregate_mean, reps=10_000)
+    return {domain: (float(np.ravel(means[domain])[0]), *map(float, np.ravel(intervals[domain]))) for domain in scores}
+
+
+def main() -> None:
+    """Make what is missing, play, print JSON and tables."""
+    parser = argparse.ArgumentParser(description="one set of weights on twenty tasks of four domains")
+    parser.add_argument("--seed", type=int, default=0, help="of training")
+    parser.add_argument("--sets", type=Path, default=Path("runs/sets"), help="folder of the recorded sets")
+    parser.add_argument("--processes", type=int, default=2, help="that record")
+    parser.add_argument("--episodes", type=int, default=20, help="of the evaluation, each task")
+    parser.add_argument("--deadline", type=float, default=1200.0, help="seconds of one task's evaluation")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the run")
+    parser.add_argument("--out", type=Path, help="write the JSON here too")
+    parser.add_argument("overrides", nargs="*", help="key=value of the run")
+    options = parser.parse_args()
+
+    sets = record(dict(compose([EXPERIMENT]).actors), options.sets, options.processes)
+    folder = options.runs / f"generalist-seed{options.seed}"
+    if not (folder / "result.json").exists():
+        words = [EXPERIMENT, f"name={folder.name}", f"seed={options.seed}", f"logging.folder={options.runs}"]
+        words += [f"actors.{name}.demonstrations={where}" for name, where in sets.items()]
+        words += ["evaluation.final_episodes=1", *options.overrides]
+        subprocess.run([sys.executable, "-m", "distributed.cli", "train", *words], check=True)
+
+    run = TrainedRun.load(str(folder), [], [])
+    tasks: dict[str, Any] = {}
+    scores: dict[str, list[np.ndarray]] = {}
+    for name, actor in run.config.actors.items():
+        demonstrations = open_set(sets[name], actor)
+        low, high = demonstrations.settings.random_return, demonstrations.demonstrator_return
+        assert low is not None, f"{sets[name]} does not say what random play reaches"
+        played = evaluate_task(
+            run.agent,
+            run.counters["version"],
+            actor,
+            run.config.evaluation.decoding,
+            episodes=options.episodes,
+            first_seed=REPORTING_SEEDS,
+            seconds=options.deadline,
+            seed=run.config.seed,
+        )
+        if played.unfinished:
+            raise TimeoutError(f"{actor.task}: {played.unfinished} episodes did not end; raise --deadline")
+        normalised = (np.array(played.returns) - low) / (high - low)
+        scores.setdefault(DOMAINS[domain_of(actor)], []).append(normalised)
+        tasks[actor.task] = {
+            "random": low,
+            "demonstrator": high,
+            "mean": statistics.fmean(played.returns),
+            "ci95": ci95(played.returns),
+            "demonstrator_normalised": float(normalised.mean()),
+            "returns": played.returns,
+        }
+        print(f"{actor.task}: {normalised.mean():.2f} in {played.seconds:.0f} s", flush=True)
+    domains = normalised_intervals({domain: np.stack(each, 1) for domain, each in scores.items()})
+    median = statistics.median(task["demonstrator_normalised"] for task in tasks.values())
+    report = {
+        "seed": options.seed,
+        "episodes": options.episodes,
+        "updates": run.counters["step_count"],
+        "wall_seconds": run.extra["wall_seconds"],
+        "median": median,
+        "domains": {name: {"mean": mean, "ci95": [low, high]} for name, (mean, low, high) in domains.items()},
+        "tasks": tasks,
+    }
+    write_report("studies.generalist", report, options.out)
+    print(f"\nmedian demonstrator_normalised: {median:.2f}")
+    print("\n| task | random | demonstrator | agent (95% interval) | demonstrator normalised |\n|---|---|---|---|---|")
+    for name, task in tasks.items():
+        low, high = task["ci95"]
+        reached = f"{task['mean']:.4g} ({low:.4g} to {high:.4g})"
+        references = f"{task['random']:.4g} | {task['demonstrator']:.4g}"
+        print(f"| {name} | {references} | {reached} | {task['demonstrator_normalised']:.2f} |")
+    print("\n| domain | mean | 95% interval |\n|---|---|---|")
+    for name, (mean, low, high) in domains.items():
+        print(f"| {name} | {mean:.2f} | {low:.2f} to {high:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
