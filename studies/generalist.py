@@ -69,7 +69,11 @@ def normalised_intervals(scores: dict[str, np.ndarray]) -> dict[str, tuple[float
     from rliable import library, metrics
 
     means, intervals = library.get_interval_estimates(scores, metrics.aggregate_mean, reps=10_000)
-    return {domain: (float(np.ravel(means[domain])[0]), *map(float, np.ravel(intervals[domain]))) for domain in scores}
+    found = {}
+    for domain in scores:
+        low, high = np.ravel(intervals[domain])
+        found[domain] = (float(np.ravel(means[domain])[0]), float(low), float(high))
+    return found
 
 
 def main() -> None:
