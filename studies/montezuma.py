@@ -73,7 +73,8 @@ def trained(seed: int, runs: Path, overrides: list[str]) -> TrainedRun:
     """The finished run of one training seed, made now if there is none."""
     folder = runs / f"montezuma-seed{seed}"
     if not (folder / "result.json").exists():
-        words = ["experiment=montezuma", f"name={folder.name}", f"seed={seed}", f"logging.folder={runs}", *overrides]
+        words = ["experiment=montezuma", f"name={folder.name}", f"seed={seed}", f"logging.folder={runs}"]
+        words += ["evaluation.final_episodes=1", *overrides]  # it is evaluated here
         subprocess.run([sys.executable, "-m", "distributed.cli", "train", *words], check=True, timeout=LIMIT_SECONDS)
     return TrainedRun.load(str(folder), [], [])
 
