@@ -1,6 +1,6 @@
 """Do returns outlive the context? A trained model played with its cache and without, over 1, 2, 5 and 20 contexts.
 
-    python -m benchmarks.contexts [--minutes 6] [--episodes 20] [--out docs/results/contexts.json]
+    python -m benchmarks.contexts [--minutes 4] [--episodes 20] [--out docs/results/contexts.json]
 
 Two runs of `clowder train` on the quickstart's cart-pole demonstrations with a context of 50 steps (150 tokens) go on
 at the same time, each bound to its own half of the cores: one that attends to all of its context, played with
@@ -82,7 +82,7 @@ def returns_of(run: TrainedRun, context: str, steps: int, episodes: int, deadlin
 def main() -> None:
     """Train what is missing, play, print JSON and a table."""
     parser = argparse.ArgumentParser(description="returns with a cache and without, beyond the context")
-    parser.add_argument("--minutes", type=float, default=6.0, help="of learning")
+    parser.add_argument("--minutes", type=float, default=4.0, help="of learning")
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--deadline", type=float, default=900.0, help="seconds of one evaluation")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
