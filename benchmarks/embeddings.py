@@ -31,7 +31,7 @@ EMBEDDINGS: dict[str, tuple[str, ...]] = {
     "fused": (),
     "per_element": (
         "agent.observation_embedding=per_element",
-        "learner.windows_per_batch=29",
+        "learner.windows_per_batch=28",
         "learner.tokens_per_row=512",
         "actors.babyai_goto_local.context_steps=2",
     ),
