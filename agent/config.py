@@ -91,8 +91,9 @@ class DecodingConfig:
         temperature: divides the logits before sampling.
         top_p: sample from the smallest set of ids whose probability reaches it.
         context: how the past is read: ``recompute`` (all of the last ``context_steps`` at every step), ``reprefill``
-            (keys and values are kept; when the context is full, its newest half is read again) or ``rolling`` (they
+            (keys and values are kept; when the context is full, its newest part is read again) or ``rolling`` (they
             are kept for ever, for models trained with ``agent.attention_window``).
+        kept: share of a full context that ``reprefill`` reads again: more costs time, less forgets more.
         weights: ``float32``, or ``int8``: those of the transformer rounded to eight bits (CPU only).
         returns: what stands for the return to come, for models with ``agent.returns``: ``none`` (the token that says
             nothing, so that the model acts as Gato), ``target`` (``return_target``, minus what the episode has earned:
@@ -110,6 +111,7 @@ class DecodingConfig:
     temperature: float = 1.0
     top_p: float = 1.0
     context: str = "reprefill"
+    kept: float = 0.5
     weights: str = "float32"
     returns: str = "none"
     return_target: float = 0.0
@@ -134,6 +136,8 @@ class DecodingConfig:
             raise ValueError(f"{key}.temperature must be above 0, not {self.temperature}; use greedy instead")
         if not math.isfinite(self.return_target) or not 0 <= self.kappa < math.inf:
             raise ValueError(f"{key}.return_target must be finite and {key}.kappa finite and not negative")
+        if not 0 < self.kept < 1:
+            raise ValueError(f"{key}.kept must be between 0 and 1, not {self.kept}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"{key}.top_p must be in (0, 1], not {self.top_p}")
 

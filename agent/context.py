@@ -255,13 +255,15 @@ class Recompute:
 class Cached:
     """Reads new tokens only, beside the keys and values of what was read before.
 
-    Without an attention window a slot whose context is full keeps its newest half, from the beginning of a timestep,
-    and reads that again (so positions begin anew); with one, old tokens fall out of the window one by one. New weights
-    have every slot read again what the context still holds: keys of two policy versions never mix.
+    Without an attention window a slot whose context is full keeps its newest timesteps, a share ``kept`` of the
+    context, and reads those again (so positions begin anew); with one (``kept`` None), old tokens fall out of the
+    window one by one. New weights have every slot read again what the context still holds: keys of two policy versions
+    never mix.
     """
 
-    def __init__(self, context: Context, rolling: bool) -> None:
-        self._context, self._agent, self._rolling = context, context.agent, rolling
+    def __init__(self, context: Context, kept: float | None) -> None:
+        self._context, self._agent = context, context.agent
+        self._kept_steps = None if kept is None else max(1, int(context.limit * kept))
         self._tail = self._agent.tail(context.task)
         self._action_start = self._tail - context.task.action_tokens
         self._cache = KeyValueCache(
@@ -278,9 +280,9 @@ class Cached:
             self._read_prompt()
         self._steps = torch.where(is_first, 1, self._steps + 1)
         anew = is_first | self._stale
-        if not self._rolling:
+        if self._kept_steps is not None:
             full = self._steps > context.limit
-            self._steps[full] = max(1, context.limit // 2)
+            self._steps[full] = self._kept_steps
             anew |= full
         wanted = max(1, stop)
         hidden = torch.empty(context.num_slots, wanted, self._agent.config.width, device=self._agent.device)

@@ -44,7 +44,7 @@ class Policy(Acting):
         self.context = Context(
             self._acting, task, num_slots, hide=self.decoding.past_actions == "hidden", prompt=prompt
         )
-        self._reader = make_reader(self.context, self.decoding.context)
+        self._reader = make_reader(self.context, self.decoding)
         if self.decoding.returns != "none" and agent.config.returns == "off":
             raise ValueError(
                 f"decoding.returns={self.decoding.returns} needs a model with return tokens (agent.returns); use none"
@@ -132,13 +132,14 @@ def make_policy(
     return TextPolicy(agent, task, num_slots, decoding, seed)
 
 
-def make_reader(context: Context, mode: str) -> Reader:
+def make_reader(context: Context, decoding: DecodingConfig) -> Reader:
     """The reader of `DecodingConfig.context`."""
-    if mode == "recompute":
+    if decoding.context == "recompute":
         return Recompute(context)
-    if mode == "rolling":
+    if decoding.context == "rolling":
         check_rolling(context.agent, context.task)
-    return Cached(context, rolling=mode == "rolling")
+        return Cached(context, None)
+    return Cached(context, decoding.kept)
 
 
 def check_rolling(agent: Agent, task: TaskSpec) -> None:

@@ -79,12 +79,12 @@ def random_prompt(task: TaskSpec, steps: int, rng: np.random.Generator) -> Promp
     return Prompt(random_observation(task, (steps,), rng), texts, random_values(task.action, (steps,), rng))
 
 
-def steps_read(mode: str, before: int, limit: int, swapped: bool) -> int:
+def steps_read(mode: str, kept: float, before: int, limit: int, swapped: bool) -> int:
     """Timesteps in the context, the newest included, when ``before`` were in it at the step before."""
     if mode == "recompute" or (mode == "rolling" and swapped):
         return min(before + 1, limit)
     if mode == "reprefill":
-        return before + 1 if before < limit else max(1, limit // 2)
+        return before + 1 if before < limit else max(1, int(limit * kept))
     return before + 1
 
 
@@ -97,6 +97,7 @@ SETTINGS = [
     ("recompute", {"observation_embedding": "per_element"}),
     ("rolling", {"attention_window": 5}),
     ("recompute", {"returns": "masked"}),
+    ("reprefill", {"kept": 0.75}),
     ("reprefill", {"returns": "masked"}),
     ("reprefill", {"returns": "visible"}),
     ("reprefill", {"returns": "masked", "observation_embedding": "per_element"}),
@@ -105,8 +106,7 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("prompt_steps", [0, 1], ids=["no prompt", "prompt"])
-@pytest.mark.parametrize("hide", [False, True], ids=["shown", "hidden"])
+@pytest.mark.parametrize(("hide", "prompt_steps"), [(False, 0), (True, 1)], ids=["shown", "hidden, with a prompt"])
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 @pytest.mark.parametrize(("mode", "settings"), SETTINGS, ids=str)
 def test_acting_equals_one_forward_over_its_context(
@@ -116,10 +116,16 @@ def test_acting_equals_one_forward_over_its_context(
     settings = {"embedding": settings.get("observation_embedding", "fused")} | {
         key: value for key, value in settings.items() if key != "observation_embedding"
     }
+    kept = settings.pop("kept", 0.5)
     agent, other = small_agent(**settings), flat_weights(small_agent(seed=9, **settings))
     asking = "none" if "returns" not in settings else "tilted" if hide else "target"
     decoding = DecodingConfig(
-        context=mode, past_actions="hidden" if hide else "shown", returns=asking, return_target=0.9, kappa=3.0
+        context=mode,
+        kept=kept,
+        past_actions="hidden" if hide else "shown",
+        returns=asking,
+        return_target=0.9,
+        kappa=3.0,
     )
     rng = np.random.default_rng(0)
     prompt = random_prompt(task, prompt_steps, rng) if prompt_steps else None
@@ -144,7 +150,7 @@ def test_acting_equals_one_forward_over_its_context(
             returns[slot].append(int(policy.context.inputs(None, 1).returns[slot, 0]))
             assert (returns[slot][-1] == -1) == (asking == "none")
             limit = task.context_steps - prompt_steps
-            read[slot] = newest = steps_read(mode, read[slot], limit, swapped=step == 6)
+            read[slot] = newest = steps_read(mode, kept, read[slot], limit, swapped=step == 6)
             observed = {key: np.stack([each[key] for each in history[slot][-newest:]]) for key in observation}
             context = Prompt(observed, {"mission": texts[slot]}, np.stack(actions[slot][-newest:]))
             parts = [context] if prompt is None else [prompt, context]
@@ -222,7 +228,12 @@ def test_only_legal_actions_are_chosen_and_decodings_differ() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"discrete": "mean"}, "decoding.discrete"), ({"temperature": 0.0}, "greedy"), ({"top_p": 0.0}, "top_p")],
+    [
+        ({"discrete": "mean"}, "decoding.discrete"),
+        ({"temperature": 0.0}, "greedy"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"kept": 1.0}, "kept"),
+    ],
 )
 def test_decodings_that_do_not_exist_are_refused(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
