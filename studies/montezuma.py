@@ -28,10 +28,13 @@ from actors.demonstrations.open_set import find_set
 from actors.environments.make import make_environment
 from actors.evaluator import ci95
 from actors.seeds import REPORTING_SEEDS
+from distributed.compose import compose
+from distributed.config import TrainConfig
 from distributed.evaluation import evaluate_task
 from distributed.report import write_report
 from distributed.trained_run import TrainedRun
 
+EXPERIMENT = "experiment=montezuma"
 ACTOR = "montezuma_revenge"
 STICKY = "repeat_action_probability"
 LIMIT_SECONDS = 3600
@@ -73,23 +76,23 @@ def trained(seed: int, runs: Path, overrides: list[str]) -> TrainedRun:
     """The finished run of one training seed, made now if there is none."""
     folder = runs / f"montezuma-seed{seed}"
     if not (folder / "result.json").exists():
-        words = ["experiment=montezuma", f"name={folder.name}", f"seed={seed}", f"logging.folder={runs}"]
+        words = [EXPERIMENT, f"name={folder.name}", f"seed={seed}", f"logging.folder={runs}"]
         words += ["evaluation.final_episodes=1", *overrides]  # it is evaluated here
         subprocess.run([sys.executable, "-m", "distributed.cli", "train", *words], check=True, timeout=LIMIT_SECONDS)
     return TrainedRun.load(str(folder), [], [])
 
 
-def play(run: TrainedRun, sticky: float, episodes: int, seconds: float) -> list[float]:
-    """Returns of a run's final checkpoint on the reporting seeds."""
+def play(run: TrainedRun, config: TrainConfig, sticky: float, episodes: int, seconds: float) -> list[float]:
+    """Returns of a run's final checkpoint on the reporting seeds, evaluated as ``config`` says."""
     played = evaluate_task(
         run.agent,
         run.counters["version"],
-        with_sticky(run.config.actors[ACTOR], sticky),
-        run.config.evaluation.decoding,
+        with_sticky(config.actors[ACTOR], sticky),
+        config.evaluation.decoding,
         episodes=episodes,
         first_seed=REPORTING_SEEDS,
         seconds=seconds,
-        seed=run.config.seed,
+        seed=config.seed,
     )
     if played.unfinished:
         raise TimeoutError(f"{played.unfinished} episodes did not end within {seconds:.0f} s; raise --deadline")
@@ -109,11 +112,12 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="key=value of all runs")
     options = parser.parse_args()
     runs = [trained(seed, options.runs, options.overrides) for seed in options.seeds]
+    config = compose([EXPERIMENT, *options.overrides])
 
-    found = ActionSet(find_set(options.open_loop), lambda: make_environment(runs[0].config.actors[ACTOR], 1))
+    found = ActionSet(find_set(options.open_loop), lambda: make_environment(config.actors[ACTOR], 1))
     actions = found.record(int(found.returns.argmax())).action
     seeds = range(REPORTING_SEEDS, REPORTING_SEEDS + options.episodes)
-    blind = open_loop(with_sticky(runs[0].config.actors[ACTOR], options.sticky), actions, seeds)
+    blind = open_loop(with_sticky(config.actors[ACTOR], options.sticky), actions, seeds)
     report: dict[str, Any] = {
         "sticky": options.sticky,
         "first_evaluation_seed": REPORTING_SEEDS,
@@ -122,7 +126,7 @@ def main() -> None:
         "runs": {},
     }
     for seed, run in zip(options.seeds, runs):
-        returns = play(run, options.sticky, options.episodes, options.deadline)
+        returns = play(run, config, options.sticky, options.episodes, options.deadline)
         gains = [ours - theirs for ours, theirs in zip(returns, blind)]
         report["runs"][seed] = {
             "mean": statistics.fmean(returns),
@@ -131,7 +135,7 @@ def main() -> None:
             "better": sum(gain > 0 for gain in gains),
             "worse": sum(gain < 0 for gain in gains),
             "sign_test_p": sign_test(gains),
-            "without_sticky": play(run, 0.0, 2, options.deadline),
+            "without_sticky": play(run, config, 0.0, 2, options.deadline),
             "returns": returns,
             "updates": run.counters["step_count"],
             "wall_seconds": run.extra["wall_seconds"],
