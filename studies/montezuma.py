@@ -14,13 +14,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 import statistics
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from actors.config import ActorConfig
 from actors.demonstrations.action_set import ActionSet
@@ -72,25 +76,27 @@ def sign_test(gains: list[float]) -> float:
     return min(1.0, 2 * tail)
 
 
-def trained(seed: int, runs: Path, overrides: list[str]) -> TrainedRun:
+def trained(seed: int, runs: Path, overrides: list[str]) -> Path:
     """The finished run of one training seed, made now if there is none."""
     folder = runs / f"montezuma-seed{seed}"
     if not (folder / "result.json").exists():
         words = [EXPERIMENT, f"name={folder.name}", f"seed={seed}", f"logging.folder={runs}"]
         words += ["evaluation.final_episodes=1", *overrides]  # it is evaluated here
         subprocess.run([sys.executable, "-m", "distributed.cli", "train", *words], check=True, timeout=LIMIT_SECONDS)
-    return TrainedRun.load(str(folder), [], [])
+    return folder
 
 
-def play(run: TrainedRun, config: TrainConfig, sticky: float, episodes: int, seconds: float) -> list[float]:
-    """Returns of a run's final checkpoint on the reporting seeds, evaluated as ``config`` says."""
+def play(folder: Path, config: TrainConfig, sticky: float, seeds: range, seconds: float) -> list[float]:
+    """Returns of a run's final checkpoint on ``seeds``, evaluated as ``config`` says, in one thread."""
+    torch.set_num_threads(1)
+    run = TrainedRun.load(str(folder), [], [])
     played = evaluate_task(
         run.agent,
         run.counters["version"],
         with_sticky(config.actors[ACTOR], sticky),
         config.evaluation.decoding,
-        episodes=episodes,
-        first_seed=REPORTING_SEEDS,
+        episodes=len(seeds),
+        first_seed=seeds.start,
         seconds=seconds,
         seed=config.seed,
     )
@@ -106,12 +112,13 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=80, help="under sticky actions")
     parser.add_argument("--open-loop", default="montezuma-revenge-found", help="the set whose best episode is replayed")
     parser.add_argument("--sticky", type=float, default=0.25)
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="that evaluate")
     parser.add_argument("--deadline", type=float, default=1800.0, help="seconds of one evaluation")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
     parser.add_argument("--out", type=Path, help="write the JSON here too")
     parser.add_argument("overrides", nargs="*", help="key=value of all runs")
     options = parser.parse_args()
-    runs = [trained(seed, options.runs, options.overrides) for seed in options.seeds]
+    folders = [trained(seed, options.runs, options.overrides) for seed in options.seeds]
     config = compose([EXPERIMENT, *options.overrides])
 
     found = ActionSet(find_set(options.open_loop), lambda: make_environment(config.actors[ACTOR], 1))
@@ -125,8 +132,21 @@ def main() -> None:
         "open_loop": {"mean": statistics.fmean(blind), "ci95": ci95(blind), "returns": blind},
         "runs": {},
     }
-    for seed, run in zip(options.seeds, runs):
-        returns = play(run, config, options.sticky, options.episodes, options.deadline)
+    with ProcessPoolExecutor(options.processes, get_context("spawn")) as pool:
+        # In parts, so that all processes end at about the same time; greedy episodes do not depend on it.
+        parts = [seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]]
+        jobs = {
+            folder: [
+                *(pool.submit(play, folder, config, options.sticky, part, options.deadline) for part in parts if part),
+                pool.submit(play, folder, config, 0.0, seeds[:2], options.deadline),
+            ]
+            for folder in folders
+        }
+        played = {folder: [job.result() for job in each] for folder, each in jobs.items()}
+    for seed, folder in zip(options.seeds, folders):
+        *under_sticky, without_sticky = played[folder]
+        returns = [value for part in under_sticky for value in part]
+        run = TrainedRun.load(str(folder), [], [])
         gains = [ours - theirs for ours, theirs in zip(returns, blind)]
         report["runs"][seed] = {
             "mean": statistics.fmean(returns),
@@ -135,7 +155,7 @@ def main() -> None:
             "better": sum(gain > 0 for gain in gains),
             "worse": sum(gain < 0 for gain in gains),
             "sign_test_p": sign_test(gains),
-            "without_sticky": play(run, config, 0.0, 2, options.deadline),
+            "without_sticky": without_sticky,
             "returns": returns,
             "updates": run.counters["step_count"],
             "wall_seconds": run.extra["wall_seconds"],
