@@ -20,7 +20,7 @@ import numpy as np
 
 from actors.evaluator import ci95
 from actors.seeds import REPORTING_SEEDS
-from benchmarks.embeddings import run_side_by_side
+from benchmarks.training_runs import run_side_by_side
 from distributed.evaluation import evaluate_task
 from distributed.report import write_report
 from distributed.trained_run import TrainedRun

@@ -5,7 +5,7 @@
 For each seed both embeddings are runs of `clowder train experiment=quickstart` without environment actors (both learn
 from the same demonstrations, and all of a core learns) that go on at the same time, each bound to its own half of the
 cores: what disturbs the machine disturbs both. Their folders are ``runs/embeddings-<embedding>-seed<N>``; a finished
-one is not run again. An observation is 20 to 180 tokens where `fused` has one to three, so with the quickstart's
+one is not run again. An observation is 5 to 180 tokens where `fused` has one to three, so with the quickstart's
 batches `per_element` makes one update while `fused` makes thirty. It is given a quarter of the windows and a context of
 two BabyAI steps, not eight; all else is equal. A picture of the losses by minute is written beside ``--out``: they are
 nats of the same targets.
@@ -16,13 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import statistics
-import subprocess
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quickstart import LIMIT_SECONDS, train_command
+from benchmarks.training_runs import run_side_by_side
 from distributed.metrics import read_rows
 from distributed.report import write_report
 from distributed.result import Result
@@ -46,25 +44,6 @@ SHARED = (
     *(f"actors.{name}.evaluation_episodes={episodes}" for name, episodes in EPISODES.items()),
 )
 BIN_MINUTES = 0.25
-
-
-def run_side_by_side(runs: dict[Path, list[str]], seed: int) -> None:
-    """Make those of two runs (folder, overrides) that are not finished, at the same time, each on half of the cores."""
-    cores = sorted(os.sched_getaffinity(0))
-    half = max(1, len(cores) // 2)
-    running: list[subprocess.Popen] = []
-    try:
-        for (folder, overrides), own in zip(runs.items(), (cores[:half], cores[half:] or cores)):
-            if not (folder / "result.json").exists():
-                bind = ["taskset", "--cpu-list", ",".join(map(str, own))]
-                running.append(subprocess.Popen([*bind, *train_command(folder, seed, overrides)]))
-        for run in running:
-            if code := run.wait(LIMIT_SECONDS):
-                raise subprocess.CalledProcessError(code, run.args)
-    finally:
-        for run in running:
-            run.terminate()  # what has ended takes no notice
-            run.wait(60)
 
 
 def curve(folder: Path, task: str) -> dict[int, float]:

@@ -13,28 +13,19 @@ import argparse
 import json
 import statistics
 import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.training_runs import LIMIT_SECONDS, train_command
 from distributed.report import write_report
 from distributed.result import Result
-
-LIMIT_SECONDS = 20 * 60
-
-
-def train_command(folder: Path, seed: int, overrides: Sequence[str] = ("experiment=quickstart",)) -> list[str]:
-    """The command of one run into ``folder``."""
-    words = [f"name={folder.name}", f"seed={seed}", f"logging.folder={folder.parent}"]
-    return [sys.executable, "-m", "distributed.cli", "train", *words, *overrides]
 
 
 def run_folder(seed: int, runs: Path) -> Path:
     """The finished run of one seed, made now if there is none."""
     folder = runs / f"quickstart-seed{seed}"
     if not (folder / "result.json").exists():
-        subprocess.run(train_command(folder, seed), check=True, timeout=LIMIT_SECONDS)
+        subprocess.run(train_command(folder, seed, ["experiment=quickstart"]), check=True, timeout=LIMIT_SECONDS)
     return folder
 
 

@@ -12,6 +12,7 @@ bootstrap).
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
 import subprocess
 import sys
@@ -88,6 +89,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the JSON here too")
     parser.add_argument("overrides", nargs="*", help="key=value of the run")
     options = parser.parse_args()
+    if importlib.util.find_spec("rliable") is None:
+        parser.error("the intervals need rliable: pip install -c constraints.txt -e '.[bench]'")
 
     sets = record(dict(compose([EXPERIMENT]).actors), options.sets, options.processes)
     folder = options.runs / f"generalist-seed{options.seed}"
@@ -103,7 +106,8 @@ def main() -> None:
     for name, actor in run.config.actors.items():
         demonstrations = open_set(sets[name], actor)
         low, high = demonstrations.settings.random_return, demonstrations.demonstrator_return
-        assert low is not None, f"{sets[name]} does not say what random play reaches"
+        if low is None:
+            raise ValueError(f"{sets[name]} does not say what random play reaches; record it again")
         played = evaluate_task(
             run.agent,
             run.counters["version"],

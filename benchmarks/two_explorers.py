@@ -1,6 +1,6 @@
 """Explorers with an archive each: frames in sum until the first of two reaches a score, against one explorer's.
 
-    python -m benchmarks.explorers [--score 400] [--pairs 5] [--processes 2] [--out docs/results/explorers.json]
+    python -m benchmarks.two_explorers [--score 400] [--pairs 5] [--processes 2] [--out docs/results/two_explorers.json]
 
 Explorer ``i`` of ``3 * pairs`` explores with seed ``i`` until it has the score. Of each three, the first is the one
 explorer and the others are the two, whose frames in sum are twice those of the faster, for both stop when it is there.
@@ -59,7 +59,7 @@ def main() -> None:
         "ratios": ratios,
         "median_ratio": statistics.median(ratios),
     }
-    write_report("benchmarks.explorers", report, options.out)
+    write_report("benchmarks.two_explorers", report, options.out)
     print("\n| one explorer | two, in sum | ratio |\n|---|---|---|")
     for (one, a, b), ratio in zip(triples, ratios):
         print(f"| {one:,} | {2 * min(a, b):,} | {ratio:.2f} |")
