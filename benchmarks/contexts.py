@@ -20,6 +20,7 @@ import numpy as np
 
 from actors.evaluator import ci95
 from actors.seeds import REPORTING_SEEDS
+from agent.config import DecodingConfig
 from benchmarks.training_runs import run_side_by_side
 from distributed.evaluation import evaluate_task
 from distributed.report import write_report
@@ -59,7 +60,7 @@ def overrides(window: str, minutes: float) -> list[str]:
     ]
 
 
-def returns_of(run: TrainedRun, context: str, steps: int, episodes: int, deadline: float) -> list[float]:
+def returns_of(run: TrainedRun, decoding: DecodingConfig, steps: int, episodes: int, deadline: float) -> list[float]:
     """Returns of the first ``steps`` steps of the reporting episodes."""
     actor = run.config.actors[ACTOR]
     # Control steps of this task are a hundredth of a second.
@@ -68,7 +69,7 @@ def returns_of(run: TrainedRun, context: str, steps: int, episodes: int, deadlin
         run.agent,
         run.counters["version"],
         shorter,
-        dataclasses.replace(run.config.evaluation.decoding, context=context),
+        decoding,
         episodes=episodes,
         first_seed=REPORTING_SEEDS,
         seconds=deadline,
@@ -84,6 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="returns with a cache and without, beyond the context")
     parser.add_argument("--minutes", type=float, default=4.0, help="of learning")
     parser.add_argument("--episodes", type=int, default=20)
+    parser.add_argument("--kept", type=float, default=0.5, help="decoding.kept of reprefill (default: %(default)s)")
     parser.add_argument("--deadline", type=float, default=900.0, help="seconds of one evaluation")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
     parser.add_argument("--out", type=Path, help="write the JSON here too")
@@ -91,14 +93,16 @@ def main() -> None:
     folders = {cached: options.runs / f"contexts-{cached}" for cached in CACHED}
     run_side_by_side({folders[cached]: overrides(window, options.minutes) for cached, window in CACHED.items()}, 0)
 
-    report: dict[str, Any] = {"context_steps": STEPS, "episodes": options.episodes, "modes": {}}
+    limits = (options.episodes, options.deadline)
+    report: dict[str, Any] = {"context_steps": STEPS, "episodes": options.episodes, "kept": options.kept, "modes": {}}
     rows = []
     for cached, folder in folders.items():
-        run = TrainedRun.load(str(folder), [], [])
+        run = TrainedRun.load(str(folder), [f"evaluation.decoding.kept={options.kept}"], [])
+        decoding = run.config.evaluation.decoding
         for contexts in CONTEXTS:
             steps = contexts * STEPS
             with_cache, without = (
-                np.array(returns_of(run, mode, steps, options.episodes, options.deadline))
+                np.array(returns_of(run, dataclasses.replace(decoding, context=mode), steps, *limits))
                 for mode in (cached, "recompute")
             )
             difference = with_cache - without
