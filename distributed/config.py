@@ -187,6 +187,14 @@ def validate(config: TrainConfig) -> None:
                 f"actors.{name}.context_steps ({actor.context_steps}) is longer than replay.window_length "
                 f"({config.replay.window_length}); make the window longer (a multiple of 16) or the context shorter"
             )
+    for source in sorted(
+        {"good" if actor.demonstrations is None else "demonstrations" for actor in config.actors.values()}
+    ):
+        if config.learner.min_replay_size > config.replay.capacity(source):
+            raise ValueError(
+                f"learner.min_replay_size ({config.learner.min_replay_size}) is more than a table holds, and learning "
+                f"would never begin; lower it or raise replay.{source}_capacity ({config.replay.capacity(source)})"
+            )
     if all(actor.num_actors == 0 and actor.demonstrations is None for actor in config.actors.values()):
         raise ValueError("no task has an actor (num_actors) or demonstrations: nothing could be learned from")
 

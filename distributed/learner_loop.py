@@ -67,6 +67,8 @@ class LearnerLoop:
             log.info("restored %s", found)
         # Continue above every version that anybody has seen: the checkpoint's, and what was published after it.
         self.learner.version = max(self.learner.version, link.version())
+        self._wanting: dict[str, int] = {}
+        self._wanting_since = time.monotonic()
         self._lock = threading.Lock()
         self._points: list[tuple[int, dict[str, float]]] = []
         self._newest: dict[str, Any] = {}
@@ -77,28 +79,41 @@ class LearnerLoop:
         self._point()
 
     def begin(self, stop: threading.Event) -> None:
-        """Wait until every task has windows to begin with, demonstrations or good ones, and publish first weights.
+        """Wait until `ready`, and publish first weights; returns when ``stop``.
 
         Actors play once they have weights. Before the first update that would only slow the replayers down, so the
         first publication comes after the wait, unless it is the actors that are waited for.
 
-        Raises NoData, with the tables that are empty, after ``learner.data_deadline`` seconds; returns when ``stop``.
+        Raises NoData as `ready`.
         """
         if any(source == "good" for _, source in self._first_keys()):
             self._publish()
-        deadline = time.monotonic() + self._config.learner.data_deadline
-        while not stop.is_set() and (empty := self.empty_tables()):
-            if time.monotonic() > deadline:
-                raise NoData(
-                    f"no window came into {', '.join(empty)} within learner.data_deadline="
-                    f"{self._config.learner.data_deadline:g} s; are the replayers and actors of these tasks alive?"
-                )
+        while not stop.is_set() and not self.ready():
             time.sleep(0.02)
         self.publish_if_due()
 
-    def empty_tables(self) -> list[str]:
-        """Tables that learning cannot begin without and that hold nothing yet."""
-        return [self._streams[key].table for key in self._first_keys() if not self._streams[key].available()]
+    def ready(self) -> bool:
+        """Whether every task has ``learner.min_replay_size`` windows: demonstrations where it has them, or good ones.
+
+        Raises NoData, with the tables that hold fewer, where none came for ``learner.data_deadline`` seconds.
+        """
+        config, now = self._config.learner, time.monotonic()
+        wanting = {}
+        for key in self._first_keys():
+            stream = self._streams[key]
+            size = max(stream.info().size, int(stream.available()))
+            if size < config.min_replay_size:
+                wanting[stream.table] = size
+        if wanting != self._wanting:
+            self._wanting, self._wanting_since = wanting, now
+        if wanting and now - self._wanting_since > config.data_deadline:
+            held = ", ".join(f"{table} (which holds {size})" for table, size in wanting.items())
+            raise NoData(
+                f"no window came for learner.data_deadline={config.data_deadline:g} s into {held}, and learning begins "
+                f"with learner.min_replay_size={config.min_replay_size} in each; are the replayers and actors of these "
+                "tasks alive, and have their sets so many?"
+            )
+        return not wanting
 
     def _first_keys(self) -> list[tuple[str, str]]:
         """For each task the source that must hold something first: demonstrations where it has them."""

@@ -114,7 +114,7 @@ class SerialRun:
         for _, actor, puller in self.actors:
             puller.pull_if_due()
             actor.run(STEPS_A_TURN)
-        if not self.learner.empty_tables():
+        if self.learner.ready():
             self.learner.step()
         if self.reporter.due:
             self._collect()

@@ -30,6 +30,8 @@ class LearnerConfig:
             section 2.2: 0.25). Tasks with a context of one step have none.
         image_shift: images are shifted by up to this many pixels, the same for a whole window.
         good_threshold: Gato's filter: normalised return from which an online episode is imitated.
+        min_replay_size: windows that each task must have in replay before the first update: of demonstrations, where it
+            has them. A set that fits into replay can so be had whole from the beginning, however fast it is written.
         data_deadline: seconds to wait for a window before the table is named in an error.
         prefetch_batches: batches prepared ahead by a thread; 0 prepares them in line.
         device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
@@ -61,6 +63,7 @@ class LearnerConfig:
     prompt_share: float = 0.25
     image_shift: int = 0
     good_threshold: float = 0.8
+    min_replay_size: int = 1
     data_deadline: float = 120.0
     prefetch_batches: int = 2
     device: str = "auto"
@@ -74,6 +77,7 @@ class LearnerConfig:
             "windows_per_batch",
             "tokens_per_row",
             "steps",
+            "min_replay_size",
             "learning_rate",
             "image_learning_rate",
             "data_deadline",

@@ -46,7 +46,7 @@ class TrackerOptions:
         life: what a life that the way does not lose counts, in pixels.
         shots: random beginnings that are tried where it is lost.
         longest_shot: their steps.
-        patience: steps that it may be lost in a row.
+        patience: steps within which it must get further along the way than ever before.
     """
 
     horizon: int = 20
@@ -59,7 +59,7 @@ class TrackerOptions:
     life: float = 1500.0
     shots: int = 24
     longest_shot: int = 16
-    patience: int = 120
+    patience: int = 240
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,9 +101,9 @@ class WayTracker:
     def play(self, seed: int, noise: float = 0.0) -> ActionRecord:
         """One episode from the reset, cut where the score of the way is reached.
 
-        Where it is lost for too long, or has taken three times the way's steps, it is cut behind the last point that it
-        earned, and marked as noisy: where it ends is no return of the demonstrator. ``noise`` is the probability that a
-        uniformly random action is executed instead.
+        Where it gets no further for too long, or has taken three times the way's steps, it is cut behind the last point
+        that it earned, and marked as noisy: where it ends is no return of the demonstrator. ``noise`` is the
+        probability that a uniformly random action is executed instead.
 
         Raises:
             ExpertFailed: it earned nothing, or one step took too long.
@@ -115,9 +115,9 @@ class WayTracker:
         limit = min(settings.max_episode_steps, 3 * len(way.actions))
         executed: list[int] = []
         labels: list[int] = []
-        score = index = kept = kept_score = lost = 0
-        while not game.over and len(executed) < limit and score < way.score and lost < self.options.patience:
-            lives, begun = game.lives, len(executed)
+        score = index = kept = kept_score = furthest = passed_at = 0
+        while not game.over and len(executed) < min(limit, passed_at + self.options.patience) and score < way.score:
+            lives = game.lives
             last = executed[-1] if executed else 0
             plan = self._choose(game.game.cloneState(), _look(game), lives, last, index, generator)
             index = plan.index
@@ -137,7 +137,9 @@ class WayTracker:
             if game.lives < lives:  # it goes on elsewhere
                 index = self._nearest(_look(game), 0, len(self._actions))[1]
             index = min(index, len(self._actions) - 1)
-            lost = lost + len(executed) - begun if plan.distance >= self.options.lost else 0
+            # Elsewhere it may be taken for a later place: only where it is on the way does it get further.
+            if index > furthest and plan.distance < self.options.lost:
+                furthest, passed_at = index, len(executed)
             self._deadline.next_step()
         if not kept:
             raise self._deadline.failed("it was lost before it had earned a point")

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from actors.config import ActorConfig
 from actors.demonstrations.open_set import open_set
 from distributed.cli import main
@@ -10,6 +12,7 @@ from distributed.config import to_dict
 from distributed.coordinator import train
 from distributed.metrics import read_rows
 from distributed.run_folder import RunFolder
+from learner.batch_source import NoData
 from learner.checkpoint import latest_checkpoint
 
 
@@ -56,3 +59,11 @@ def test_a_run_in_one_process_its_play_as_an_expert_and_its_resume(cartpole_set,
     state = json.loads((run.checkpoints / "000000050" / "state.json").read_text())
     (actor,) = state["extra"]["counters"]["actors"]
     assert actor["incarnation"] == 1  # the resumed process is not taken for the one before
+
+
+def test_a_set_of_fewer_windows_than_are_waited_for_is_named(cartpole_set, tmp_path):
+    config = config_of(cartpole_set, tmp_path, steps=40)
+    config.learner.min_replay_size, config.learner.data_deadline = 5_000, 3.0
+    run = RunFolder.create(tmp_path / "waits", to_dict(config), ["test"])
+    with pytest.raises(NoData, match=r"demonstrations/gymnasium/CartPole-v1 \(which holds \d+\).*min_replay_size=5000"):
+        train(config, run, resume=False)
