@@ -52,7 +52,29 @@ ATARI_STEPS = {
     "atlantis": 1_000,
 }
 """Games measured, and the steps after which an episode is cut: a score is that within them."""
-BABYAI_LEVELS = ("GoToLocal", "PickupLoc", "Open", "Unlock", "SynthLoc")
+BABYAI_LEVELS = [
+    "GoToRedBallGrey",
+    "GoToRedBall",
+    "GoToObj",
+    "GoToLocal",
+    "GoTo",
+    "GoToSeq",
+    "GoToImpUnlock",
+    "OpenDoor",
+    "Open",
+    "OpenTwoDoors",
+    "Pickup",
+    "PickupLoc",
+    "PickupAbove",
+    "UnblockPickup",
+    "Unlock",
+    "UnlockPickup",
+    "KeyCorridorS3R3",
+    "PutNextLocal",
+    "SynthLoc",
+    "BossLevel",
+]
+"""Twenty of them, of every kind of instruction, to the hardest."""
 
 
 def cases() -> list[Case]:
