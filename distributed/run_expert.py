@@ -1,5 +1,6 @@
 """Experts by name, those included that are made of what is on disk: ``run:FOLDER`` plays a run's newest checkpoint,
-``track:SET`` the best way that an explorer found, although sticky actions push it aside."""
+``track:SET`` the best way that an explorer found, although sticky actions push it aside, and ``track:SET+run:FOLDER``
+labels with what it would do the episodes that the run steers."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from distributed.errors import refusing
 
 if TYPE_CHECKING:
     from actors.experts.expert import Expert
+    from actors.experts.policy_expert import PolicyExpert
 
 RUN, TRACK = "run:", "track:"
 
@@ -23,22 +25,23 @@ def expert_of(name: str, config: ActorConfig, config_dirs: Sequence[str] = ()) -
         if name.startswith(RUN):
             return run_expert(name.removeprefix(RUN), config, config_dirs)
         if name.startswith(TRACK):
-            return track_expert(name.removeprefix(TRACK), config)
+            way_set, _, run = name.removeprefix(TRACK).partition("+" + RUN)
+            return track_expert(way_set, config, run_expert(run, config, config_dirs) if run else None)
         return make_expert(name, config)
 
 
-def track_expert(way_set: str, config: ActorConfig) -> Expert:
-    """Plays the best episode of a set without sticky actions under those of ``config``."""
+def track_expert(way_set: str, config: ActorConfig, pilot: PolicyExpert | None = None) -> Expert:
+    """Plays the best episode of a set without sticky actions under those of ``config``; see `WayTracker`."""
     from actors.demonstrations.open_set import find_set
     from actors.explorer.demonstrations import read_way, stickiness
     from actors.explorer.tracking import WayTracker
 
     if not config.task.startswith("atari/"):
         raise ValueError(f"--expert {TRACK}SET plays Atari games, not {config.task}")
-    return WayTracker(read_way(find_set(way_set), config), stickiness(config))
+    return WayTracker(read_way(find_set(way_set), config), stickiness(config), pilot=pilot)
 
 
-def run_expert(run: str, config: ActorConfig, config_dirs: Sequence[str]) -> Expert:
+def run_expert(run: str, config: ActorConfig, config_dirs: Sequence[str]) -> PolicyExpert:
     """The newest checkpoint of a run, decoding as the run's evaluation does."""
     import torch
 

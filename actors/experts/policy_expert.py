@@ -5,14 +5,44 @@ from __future__ import annotations
 import numpy as np
 
 from actors.demonstrations.episode import ActionRecord
-from actors.environments.vector_environment import VectorEnvironment
+from actors.environments.vector_environment import VectorEnvironment, VectorStep
 from actors.evaluator import random_action
 from actors.experts.expert import Sees
 from agent.agent import Agent
 from agent.config import DecodingConfig
-from agent.policy import make_policy
+from agent.policy import Policy, make_policy
+from agent.text_policy import TextPolicy
 
 NOISE_STREAM = 0xA6
+
+
+class PolicyGame:
+    """One episode in which a policy chooses and its caller decides what is executed.
+
+    Args:
+        policy: for one slot, fresh.
+        environment: one copy of the task; begun anew here.
+        seed: of the episode.
+    """
+
+    def __init__(self, policy: Policy | TextPolicy, environment: VectorEnvironment, seed: int) -> None:
+        self._policy, self._environment = policy, environment
+        self._observation, self._first = environment.reset([0], [seed]), np.ones(1, bool)
+        self._chosen = np.zeros(0)
+
+    def choose(self) -> np.ndarray:
+        """The policy's action for this step, [1, *action shape]. Once a step, whether or not it is executed."""
+        self._chosen = self._policy.act(self._observation, self._first).action
+        return self._chosen
+
+    def execute(self, action: np.ndarray) -> VectorStep:
+        """Make the step with ``action`` [1, *action shape]; the policy is told where it is not its own."""
+        if not np.array_equal(action, self._chosen):
+            self._policy.executed(action)
+        step = self._environment.step(action)
+        self._policy.rewarded(step.reward)
+        self._observation, self._first = step.observation, step.done
+        return step
 
 
 class PolicyExpert:
@@ -47,25 +77,24 @@ class PolicyExpert:
 
     def play(self, seed: int, noise: float = 0.0) -> ActionRecord:
         """One episode; labels are the policy's own choice where ``noise`` has another action executed."""
-        environment, task = self._environment, self._task
-        policy = make_policy(self._agent, task, 1, self._decoding, seed)
-        policy.version = self._version
         generator = np.random.default_rng([seed, NOISE_STREAM])
-        observation, first = environment.reset([0], [seed]), np.ones(1, bool)
+        game = self.begin(seed)
         actions, labels, total, done = [], [], 0.0, False
         while not done:
-            label = policy.act(observation, first).action
+            label = game.choose()
             action = self._disturbed(label, noise, generator)
-            if action is not label:
-                policy.executed(action)
-            step = environment.step(action)
-            policy.rewarded(step.reward)
-            observation, first = step.observation, step.done
+            step = game.execute(action)
             actions.append(action[0])
             labels.append(label[0])
             total += float(step.reward[0])
             done = bool(step.done[0])
         return ActionRecord(seed, np.array(actions), np.array(labels), np.ones(len(actions), bool), total, noise > 0)
+
+    def begin(self, seed: int) -> PolicyGame:
+        """An episode from a reset with ``seed``, for who decides what is executed; it ends the one before."""
+        policy = make_policy(self._agent, self._task, 1, self._decoding, seed)
+        policy.version = self._version
+        return PolicyGame(policy, self._environment, seed)
 
     def _disturbed(self, label: np.ndarray, noise: float, generator: np.random.Generator) -> np.ndarray:
         """What is executed, [1, *action shape]: ``label`` itself where nothing disturbs it."""

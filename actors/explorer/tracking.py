@@ -7,6 +7,10 @@ going on a little further ahead or behind, waiting, and, where it is lost, rando
 to the way again. Its episodes show an imitator how to correct what went wrong, which replays that happened to succeed
 do not.
 
+With a *pilot*, a trained agent, it shows how to correct what goes wrong when the agent plays: the agent steers for
+stretches of the episode and the tracker for the others, and every step is labelled with what the tracker would do
+(DAgger, Ross et al. 2011, algorithm 3.1, with beta-mixtures by stretches instead of steps).
+
 Nothing is known of the game but screens, lives and score. The second emulator is given the state of the game *without*
 its random number generator, so that the tracker cannot know which actions will stick.
 """
@@ -21,6 +25,7 @@ from ale_py import ALEState
 
 from actors.demonstrations.episode import ActionRecord
 from actors.experts.expert import Sees, StepDeadline
+from actors.experts.policy_expert import PolicyExpert
 from actors.explorer.demonstrations import Way
 from actors.explorer.emulator import Emulator
 
@@ -47,6 +52,7 @@ class TrackerOptions:
         shots: random beginnings that are tried where it is lost.
         longest_shot: their steps.
         patience: steps within which it must get further along the way than ever before.
+        stretch: mean steps of a stretch that the pilot steers.
     """
 
     horizon: int = 20
@@ -60,6 +66,7 @@ class TrackerOptions:
     shots: int = 24
     longest_shot: int = 16
     patience: int = 240
+    stretch: float = 40.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,13 +85,17 @@ class WayTracker:
         way: that is to be played.
         sticky: probability that a frame repeats the action of the frame before it.
         options: see there.
+        pilot: an agent that steers where `play` is given noise; closed by `close`.
     """
 
-    name = "way-tracker"
     sees: Sees = "simulator state"
 
-    def __init__(self, way: Way, sticky: float, options: TrackerOptions | None = None) -> None:
+    def __init__(
+        self, way: Way, sticky: float, options: TrackerOptions | None = None, pilot: PolicyExpert | None = None
+    ) -> None:
+        self.name = "way-tracker" if pilot is None else f"way-tracker with {pilot.name}"
         self.way = way
+        self._pilot = pilot
         self.options = options or TrackerOptions()
         self._sticky = sticky
         settings = way.settings
@@ -103,7 +114,7 @@ class WayTracker:
 
         Where it gets no further for too long, or has taken three times the way's steps, it is cut behind the last point
         that it earned, and marked as noisy: where it ends is no return of the demonstrator. ``noise`` is the
-        probability that a uniformly random action is executed instead.
+        probability that a uniformly random action is executed instead; with a pilot, the share of steps that it steers.
 
         Raises:
             ExpertFailed: it earned nothing, or one step took too long.
@@ -113,6 +124,8 @@ class WayTracker:
         generator = np.random.default_rng([seed, PLAN_SEED])
         self._deadline = StepDeadline(self.name, settings.task, seed)
         limit = min(settings.max_episode_steps, 3 * len(way.actions))
+        beside = self._pilot.begin(seed) if self._pilot is not None and noise else None
+        steered, stretch = False, 0
         executed: list[int] = []
         labels: list[int] = []
         score = index = kept = kept_score = furthest = passed_at = 0
@@ -124,8 +137,19 @@ class WayTracker:
             # The beginning is taken whole, and then as many steps of the way as make up a block.
             following = range(index, min(index + max(1, self.options.block - len(plan.before)), len(self._actions)))
             for label, step in [*((a, None) for a in plan.before), *((self._actions[s], s) for s in following)]:
-                action = int(generator.integers(len(game.actions))) if generator.random() < noise else label
+                action = label
+                if beside is not None:
+                    chosen = int(beside.choose()[0])
+                    if stretch == 0:
+                        steered = bool(generator.random() < noise)
+                        stretch = int(generator.geometric(1 / self.options.stretch))
+                    stretch -= 1
+                    action = chosen if steered else label
+                elif generator.random() < noise:
+                    action = int(generator.integers(len(game.actions)))
                 reward = game.act(action)
+                if beside is not None and beside.execute(np.array([action], np.int32)).reward[0] != reward:
+                    raise self._deadline.failed("the game that its pilot sees went another way")
                 executed.append(action)
                 labels.append(label)
                 score += reward
@@ -134,6 +158,8 @@ class WayTracker:
                 index = index if step is None else step + 1
                 if game.over or game.lives < lives or score >= way.score or len(executed) >= limit:
                     break
+                if beside is not None and action != label:
+                    break  # the plan went on from elsewhere
             if game.lives < lives:  # it goes on elsewhere
                 index = self._nearest(_look(game), 0, len(self._actions))[1]
             index = min(index, len(self._actions) - 1)
@@ -152,6 +178,11 @@ class WayTracker:
             noisy=noise > 0 or kept_score < way.score,
             cut=not (game.over and kept == len(executed)),
         )
+
+    def close(self) -> None:
+        """Close the pilot."""
+        if self._pilot is not None:
+            self._pilot.close()
 
     def _choose(
         self,

@@ -12,7 +12,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--expert",
         help="name of the expert (default: that of the actor config); run:FOLDER is the newest checkpoint of a run, "
-        "track:SET follows the best episode of a set without sticky actions",
+        "track:SET follows the best episode of a set without sticky actions, and track:SET+run:FOLDER shows a run what "
+        "that would do where the run steers (--noise is then the share of steps that it steers)",
     )
     parser.add_argument(
         "--episodes", type=int, required=True, help="in the set when it is done; a set that is there is continued"

@@ -3,16 +3,20 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from actors.demonstrations.action_set import conform
 from actors.demonstrations.demonstration_set import DemonstrationSetError
 from actors.demonstrations.simulation import simulate
 from actors.environments.make import make_environment, task_spec
 from actors.experts.expert import ExpertFailed
+from actors.experts.policy_expert import PolicyExpert
 from actors.explorer.demonstrations import Way, read_way, write_ways
 from actors.explorer.emulator import Emulator
 from actors.explorer.explorer import ExplorerSettings
 from actors.explorer.tracking import TrackerOptions, WayTracker
+from agent.agent import Agent
+from agent.config import AgentConfig, DecodingConfig
 from distributed.compose import actor_configs
 from distributed.errors import ClowderError
 from distributed.run_expert import expert_of
@@ -82,3 +86,23 @@ def test_what_is_no_way_is_refused(way, tmp_path):
         read_way(tmp_path / "found", other)
     with pytest.raises(ClowderError, match="plays Atari games"):
         expert_of(f"track:{tmp_path / 'found'}", actor_configs()["babyai_goto_local"])
+
+
+def test_a_pilot_steers_and_the_labels_are_the_trackers(way):
+    environment = make_environment(dataclasses.replace(config(), context_steps=2), 1)
+    torch.manual_seed(0)
+    agent = Agent(AgentConfig(width=32, layers=1, heads=2), [environment.task])
+    pilot = PolicyExpert("run:fresh@0", agent, environment, DecodingConfig(), version=0)
+    options = dataclasses.replace(QUICK, stretch=5, patience=60)
+    tracker = WayTracker(way, sticky=0.25, options=options, pilot=pilot)
+    for seed in range(20):
+        with contextlib.suppress(ExpertFailed):
+            record = tracker.play(seed, noise=0.2)
+            if (record.action != record.label).any():
+                break
+    assert record.noisy and (record.action != record.label).mean() < 0.4
+    index, episode = next(item for item in simulate(environment, lambda _: record, [0]) if item is not None)
+    assert index == 0 and episode.episode_return == record.episode_return
+    without = tracker.play(seed)
+    assert not without.noisy and np.array_equal(without.action, without.label)
+    tracker.close()
