@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
 from actors.config import ActorConfig
-from actors.demonstrations.open_set import open_set, shipped_sets
+from actors.demonstrations.card import CARD, make_card
+from actors.demonstrations.open_set import load_set, open_set, shipped_sets
+from actors.experts.make import EXPERTS, expert_sees
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "actors"
 NAMES = {
@@ -28,6 +31,14 @@ def test_no_other_sets_ship_and_they_are_small() -> None:
     assert sorted(shipped_sets()) == sorted([*NAMES, *EXPLORED])
     files = [path for folder in shipped_sets().values() for path in folder.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 5_000_000
+
+
+@pytest.mark.parametrize("name", [*NAMES, *EXPLORED])
+def test_a_shipped_set_has_a_card_that_agrees_with_it(name: str) -> None:
+    opened = load_set(name)
+    card = make_card(opened)
+    assert json.loads((opened.folder / CARD).read_text()) == card.to_json()
+    assert card.sees == (expert_sees(card.expert) if card.expert in EXPERTS else "simulator state")
 
 
 @pytest.mark.parametrize("name", EXPLORED)
