@@ -18,6 +18,21 @@ from actors.experts.expert import Sees
 NOISE_STREAM = 0xB0
 """Separates the noise of an episode from other generators made of the same seed."""
 
+ROUNDS = 1_000
+"""Looks at its subgoals after which the bot has no plan for a step. It needs some ten, or goes round for ever."""
+
+
+class _Subgoals(list):  # type: ignore[type-arg]
+    """The bot's stack of subgoals, which it may push and pop without an end (GoToImpUnlock, seed 6)."""
+
+    looks = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        self.looks += 1
+        if self.looks > ROUNDS:
+            raise RuntimeError(f"the bot has changed its plan for {ROUNDS} rounds in one step")
+        return super().__getitem__(place)
+
 
 class BabyAIBotExpert:
     """Plays one level with ``BabyAIBot``; see `actors.experts.expert.Expert`."""
@@ -39,15 +54,17 @@ class BabyAIBotExpert:
         environment.reset(seed=seed)
         rng = np.random.default_rng([seed, NOISE_STREAM])
         bot: BabyAIBot | None = BabyAIBot(environment)
+        bot.stack = subgoals = _Subgoals(bot.stack)
         executed: int | None = None
         actions, labels, label_mask = [], [], []
         episode_return, done = 0.0, False
         while not done:
             label = self._done
             if bot is not None:
+                subgoals.looks = 0
                 try:
                     label = int(bot.replan(executed))
-                except Exception:  # the bot asserts, and raises its own errors, where it has no plan
+                except Exception:  # the bot asserts, raises its own errors, or goes round, where it has no plan
                     bot = None
             label_mask.append(bot is not None)
             executed = int(rng.integers(NUM_ACTIONS)) if bot is not None and rng.random() < noise else label
