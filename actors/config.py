@@ -24,6 +24,8 @@ class ActorConfig:
         random_return, reference_return: fixed returns that the normalised score maps to 0 and 1.
         return_range: lowest and highest return to come that a return token tells apart, which ``agent.returns`` needs:
             of a whole episode, or of ``return_horizon`` steps where that is above 0.
+        value_range: lowest and highest return to come when it is discounted with ``learner.discount``, which
+            ``learner.objective=advantage_filtered`` needs.
         weight: share of a batch, relative to the other tasks of the run.
         online_share: of this task's share, the part asked from online (good) windows, 0 to 1.
         demonstrations: a set of demonstrations: a folder, or the name of a shipped set.
@@ -46,6 +48,7 @@ class ActorConfig:
     random_return: float | None = None
     reference_return: float | None = None
     return_range: list[float] | None = None
+    value_range: list[float] | None = None
     weight: float = 1.0
     online_share: float = 0.25
     demonstrations: str | None = None
@@ -93,9 +96,9 @@ def check_actor_config(config: ActorConfig, name: str) -> None:
         value = getattr(config, key)
         if value is not None and not math.isfinite(value):
             refuse(key, "must be finite, or null where unknown")
-    if config.return_range is not None and (
-        len(config.return_range) != 2 or not -math.inf < config.return_range[0] < config.return_range[1] < math.inf
-    ):
-        refuse("return_range", "must be two finite numbers, the lower first, or null")
+    for key in ("return_range", "value_range"):
+        given = getattr(config, key)
+        if given is not None and (len(given) != 2 or not -math.inf < given[0] < given[1] < math.inf):
+            refuse(key, "must be two finite numbers, the lower first, or null")
     if config.random_return is not None and config.random_return == config.reference_return:
         refuse("reference_return", "must differ from random_return")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from agent.action_values import ActionValues
 from agent.config import AgentConfig
 from agent.embedding import FusedEmbedding, PerElementEmbedding
 from agent.inputs import TaskInputs
@@ -59,6 +60,7 @@ class Agent(nn.Module):
         else:
             self.observation = PerElementEmbedding(config)
         self.transformer = Transformer(config)
+        self.action_values = ActionValues(config.width, config.value_bins) if config.value_bins else None
         for task in tasks:
             self.observation.check(task)
             self.legal(task)

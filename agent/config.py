@@ -27,6 +27,8 @@ class AgentConfig:
             ``context: rolling`` needs one, of at most half the training length.
         returns: ``off`` (Gato), or a token of the return to come before each separator: ``masked`` is seen from its own
             timestep only (else the next one could be read off it), ``visible`` from all later ones.
+        value_bins: bins of a distribution over the value of each action, which the objective ``advantage_filtered``
+            learns; 0: the agent has no such head.
         stochastic_depth: probability of dropping a sub-layer for one sequence (Reed et al. 2022, appendix: 0.1).
         text_model: path of a SentencePiece model; null is the one that ships (512 pieces). Checkpoints carry it.
         text_ids, continuous_bins, discrete_ids, return_bins: sizes of the id ranges of the vocabulary.
@@ -46,6 +48,7 @@ class AgentConfig:
     attention: str = "fused"
     attention_window: int | None = None
     returns: str = "off"
+    value_bins: int = 0
     stochastic_depth: float = 0.0
     text_model: str | None = None
     text_ids: int = 512
@@ -79,6 +82,8 @@ class AgentConfig:
         for name in ("layers", "feedforward", "image_embeddings", "image_channels", "continuous_bins", "return_bins"):
             if getattr(self, name) < 1:
                 raise ValueError(f"agent.{name} must be at least 1, not {getattr(self, name)}")
+        if self.value_bins < 0 or self.value_bins == 1:
+            raise ValueError(f"agent.value_bins must be 0 or at least 2, not {self.value_bins}")
 
 
 @dataclass

@@ -94,6 +94,8 @@ class TaskSpec:
         return_horizon: steps after a window's last step that its reward column runs on (0: none).
         return_range: lowest and highest return to come that a return token tells apart; None where there is none. Fixed
             for ever, like the returns above: bins of checkpoints and of data must mean the same.
+        value_range: lowest and highest discounted return to come, between which action values are learned; None where
+            they are not. Fixed for ever too.
         context_steps: timesteps the agent reads, in training and at acting alike.
         action_repeat: simulator frames for each step.
         max_episode_steps: longest episode in steps; 0 where unbounded.
@@ -107,6 +109,7 @@ class TaskSpec:
     reference_return: float = math.nan
     return_horizon: int = 0
     return_range: tuple[float, float] | None = None
+    value_range: tuple[float, float] | None = None
     context_steps: int = 8
     action_repeat: int = 1
     max_episode_steps: int = 0
@@ -132,13 +135,12 @@ class TaskSpec:
             raise ValueError(f"{self.name}: continuous actions are given in [-1, 1]; the adapter rescales them")
         if self.context_steps < 1 or self.return_horizon < 0:
             raise ValueError(f"{self.name}: context_steps must be at least 1 and return_horizon at least 0")
-        if self.return_range is not None:
-            low, high = map(float, self.return_range)  # a list, where it comes from a configuration
-            if not (math.isfinite(low) and math.isfinite(high) and low < high):
-                raise ValueError(
-                    f"{self.name}: return_range must be two finite numbers, low and high, not {low}, {high}"
-                )
-            object.__setattr__(self, "return_range", (low, high))
+        for name in ("return_range", "value_range"):
+            if (given := getattr(self, name)) is not None:
+                low, high = map(float, given)  # a list, where it comes from a configuration
+                if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                    raise ValueError(f"{self.name}: {name} must be two finite numbers, low and high, not {low}, {high}")
+                object.__setattr__(self, name, (low, high))
         object.__setattr__(self, "observation", dict(sorted(self.observation.items())))
 
     @property

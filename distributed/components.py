@@ -111,7 +111,7 @@ def open_streams(plan: RunPlan, address: str, monitor: ReplayMonitor) -> dict[tu
     for name, task in plan.tasks.items():
         actor = plan.actor(name)
         wanted = ["demonstrations"] if actor.demonstrations is not None else []
-        wanted += ["good"] if actor.num_actors > 0 and actor.online_share > 0 else []
+        wanted += [plan.config.own_source] if actor.num_actors > 0 and actor.online_share > 0 else []
         wanted += ["ends"] if plan.config.learner.prompt_share > 0 and plan.config.replay.ends else []
         for source in wanted:
             streams[name, source] = WindowSampler(address, task, source, plan.config.replay, monitor)

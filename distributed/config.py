@@ -107,6 +107,11 @@ class TrainConfig:
         """Learner step after which training ends."""
         return self.stop.learner_steps or self.learner.steps
 
+    @property
+    def own_source(self) -> str:
+        """Table of the run's own windows that the learner draws from: ``online``, or ``good`` where it imitates."""
+        return "good" if self.learner.objective == "imitation" else "online"
+
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "logging.console": ("auto", "live", "lines", "off"),
@@ -151,6 +156,14 @@ def validate(config: TrainConfig) -> None:
             "learner.past_action_dropout=1 hides past actions from all of training; the policy cannot read them: set "
             "evaluation.decoding.past_actions=hidden"
         )
+    if config.learner.objective == "advantage_filtered":
+        if config.agent.value_bins == 0:
+            raise ValueError("learner.objective=advantage_filtered needs agent.value_bins above 0; 101 is usual")
+        if config.agent.returns != "off":
+            raise ValueError(
+                "learner.objective=advantage_filtered needs agent.returns=off: a critic that is told the return to "
+                "come sees no advantage in any action"
+            )
     for key, allowed in CHOICES.items():
         if (value := _get(config, key)) not in allowed:
             raise ValueError(f"{key} must be one of {', '.join(allowed)}, not {value!r}")
@@ -188,7 +201,7 @@ def validate(config: TrainConfig) -> None:
                 f"({config.replay.window_length}); make the window longer (a multiple of 16) or the context shorter"
             )
     for source in sorted(
-        {"good" if actor.demonstrations is None else "demonstrations" for actor in config.actors.values()}
+        {config.own_source if actor.demonstrations is None else "demonstrations" for actor in config.actors.values()}
     ):
         if config.learner.min_replay_size > config.replay.capacity(source):
             raise ValueError(

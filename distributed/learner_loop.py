@@ -86,14 +86,14 @@ class LearnerLoop:
 
         Raises NoData as `ready`.
         """
-        if any(source == "good" for _, source in self._first_keys()):
+        if any(source != "demonstrations" for _, source in self._first_keys()):
             self._publish()
         while not stop.is_set() and not self.ready():
             time.sleep(0.02)
         self.publish_if_due()
 
     def ready(self) -> bool:
-        """Whether every task has ``learner.min_replay_size`` windows: demonstrations where it has them, or good ones.
+        """Whether every task has ``learner.min_replay_size`` windows: demonstrations where it has them, or its own.
 
         Raises NoData, with the tables that hold fewer, where none came for ``learner.data_deadline`` seconds.
         """
@@ -118,7 +118,8 @@ class LearnerLoop:
     def _first_keys(self) -> list[tuple[str, str]]:
         """For each task the source that must hold something first: demonstrations where it has them."""
         names = dict.fromkeys(name for name, _ in self._streams)
-        return [(name, "demonstrations" if (name, "demonstrations") in self._streams else "good") for name in names]
+        own = self._config.own_source
+        return [(name, "demonstrations" if (name, "demonstrations") in self._streams else own) for name in names]
 
     @property
     def done(self) -> bool:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 
 from actors.config import ActorConfig
+from agent.action_values import check_action_values
 from agent.task import TaskSpec
 from distributed.config import TrainConfig
 from distributed.errors import refusing
@@ -81,6 +82,8 @@ def make_plan(config: TrainConfig) -> RunPlan:
     for name, actor in config.actors.items():
         with refusing(f"actors.{name}"):
             tasks[name] = task_spec(actor)
+            if config.learner.objective == "advantage_filtered":
+                check_action_values(tasks[name])
             if actor.demonstrations is not None:
                 found = open_set(actor.demonstrations, actor)
                 measured = found.settings.random_return

@@ -12,6 +12,7 @@ from agent.agent import Agent
 from agent.attention import Layout
 from agent.inputs import TaskInputs
 from agent.packing import pack
+from agent.task import TaskSpec
 from agent.tokenizer import IdRange, encode_action
 from learner.crop import Labels
 
@@ -38,6 +39,34 @@ class Targets:
 
 
 @dataclasses.dataclass(frozen=True)
+class Steps:
+    """The timesteps of one task's crops, prompts left out, whose action is one token of few values.
+
+    Attributes:
+        task: the task.
+        legal: ids of its actions.
+        position: int64 [n, C], index of the separator in the packed rows laid end to end; -1 past a crop's length.
+        action, label: int64 [n, C], what was executed and what is to be imitated, within the legal range.
+        labelled: bool [n, C], where the label may be learned from.
+        reward, terminated: float32 and bool [n, C], what followed the action.
+        rewarded, demonstration: bool [n], see `Labels`.
+        window: int64 [n], which of the batch's windows a crop is.
+    """
+
+    task: TaskSpec
+    legal: IdRange
+    position: torch.Tensor
+    action: torch.Tensor
+    label: torch.Tensor
+    labelled: torch.Tensor
+    reward: torch.Tensor
+    terminated: torch.Tensor
+    rewarded: torch.Tensor
+    demonstration: torch.Tensor
+    window: torch.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
 class Batch:
     """What one update learns from.
 
@@ -47,6 +76,7 @@ class Batch:
         layout: who sees whom in rows [rows, length]. A segment is a window: its prompt, if any, and its crop; the
             number of a segment is that of its window + 1, and 0 pads.
         targets: one entry a task.
+        steps: one entry for each task whose actions have values (`agent.action_values`).
         windows: number of windows.
         tokens: positions that are not padding.
     """
@@ -55,6 +85,7 @@ class Batch:
     gather: torch.Tensor
     layout: Layout
     targets: list[Targets]
+    steps: list[Steps]
     windows: int
     tokens: int
 
@@ -74,6 +105,10 @@ class Batch:
             targets=[
                 dataclasses.replace(t, position=move(t.position), id=move(t.id), window=move(t.window))
                 for t in self.targets
+            ],
+            steps=[
+                Steps(**{name: move(v) if isinstance(v, torch.Tensor) else v for name, v in vars(s).items()})
+                for s in self.steps
             ],
         )
 
@@ -120,7 +155,7 @@ def make_batch(agent: Agent, groups: Sequence[tuple[TaskInputs, Labels]], row_le
     place_of = np.full(len(flat_valid), -1, np.int64)
     place_of[source] = destination
 
-    targets, first_position = [], 0
+    targets, steps_of, first_position = [], [], 0
     for (inputs, labels), mask, windows in zip(groups, valid, window_of):
         count, steps, width = mask.shape
         elements = inputs.elements
@@ -144,6 +179,8 @@ def make_batch(agent: Agent, groups: Sequence[tuple[TaskInputs, Labels]], row_le
                 torch.from_numpy(of_target[chosen]),
             )
         )
+        if agent.action_values is not None:
+            steps_of.append(_steps(inputs, labels, legal, predicting[:, :, 0], windows))
         if inputs.returns is not None:
             # Whatever comes before the return's own token, the last of the observation, predicts it.
             known = (inputs.returns.numpy() >= 0) & mask[:, :, width - elements - 1]
@@ -172,8 +209,27 @@ def make_batch(agent: Agent, groups: Sequence[tuple[TaskInputs, Labels]], row_le
             timesteps=torch.from_numpy(timesteps.reshape(shape)) if masked else None,
         ),
         targets,
+        steps_of,
         len(lengths),
         len(source),
+    )
+
+
+def _steps(inputs: TaskInputs, labels: Labels, legal: IdRange, place: np.ndarray, window: np.ndarray) -> Steps:
+    """Of one group; ``place`` int64 [n, C] is where separators are, -1 where there are none."""
+    own = ~labels.prompt
+    return Steps(
+        inputs.task,
+        legal,
+        torch.from_numpy(place)[own],
+        inputs.action[own, :, 0],
+        labels.action[own, :, 0],
+        labels.mask[own],
+        labels.reward[own],
+        labels.terminated[own],
+        labels.rewarded[own],
+        labels.demonstration[own],
+        torch.from_numpy(window)[own],
     )
 
 

@@ -19,7 +19,7 @@ from learner.crop import Crop, collate, last_crop, random_crop
 from learner.mixture import Key, Mixture
 from replay.window import Window
 
-DEMONSTRATIONS, GOOD, ENDS = "demonstrations", "good", "ends"
+DEMONSTRATIONS, GOOD, ONLINE, ENDS = "demonstrations", "good", "online", "ends"
 END_TRIES = 8
 """Windows drawn from ``ends``, which holds those of all sources, before a prompt is taken from elsewhere."""
 
@@ -48,7 +48,8 @@ class TaskSources:
         task: its spec.
         weight: its share of a batch, relative to other tasks.
         online_share: part of that share asked from ``good``.
-        streams: by source: ``demonstrations``, ``good``; and ``ends`` for prompts.
+        streams: by source: ``demonstrations``; ``good`` or, where all of the run's own windows are learned from,
+            ``online``; and ``ends`` for prompts.
     """
 
     task: TaskSpec
@@ -56,9 +57,14 @@ class TaskSources:
     online_share: float
     streams: Mapping[str, WindowStream]
 
+    @property
+    def own(self) -> str:
+        """Source of the run's own windows: ``good`` or ``online``."""
+        return ONLINE if ONLINE in self.streams else GOOD
+
     def shares(self) -> dict[Key, float]:
         """Relative weight of each of this task's sources; what a task lacks for good goes to what it has."""
-        asked = {DEMONSTRATIONS: 1.0 - self.online_share, GOOD: self.online_share}
+        asked = {DEMONSTRATIONS: 1.0 - self.online_share, self.own: self.online_share}
         present = {source: share for source, share in asked.items() if source in self.streams}
         if not present:
             raise ValueError(f"{self.task.name}: neither demonstrations nor online windows to learn from")
@@ -182,14 +188,14 @@ class BatchSource:
         return SourcedBatch(batch, origins, asked, actual, prompted)
 
     def _with_fallback(self, asked: dict[Key, int]) -> dict[Key, int]:
-        """While a task's ``good`` table is empty, its share goes to the task's demonstrations, and the reverse."""
+        """While a task's table of own windows is empty, its share goes to its demonstrations, and the reverse."""
         actual = dict.fromkeys(asked, 0)
         for (name, source), count in asked.items():
-            streams = self._sources[name].streams
+            streams, both = self._sources[name].streams, (DEMONSTRATIONS, self._sources[name].own)
             # Where a task has nothing yet, its demonstrations are waited for: they come first.
-            order = [source, DEMONSTRATIONS, GOOD]
+            order = [source, *both]
             present = [other for other in order if other in streams and streams[other].available()]
-            chosen = present[0] if present else next(other for other in (DEMONSTRATIONS, GOOD) if other in streams)
+            chosen = present[0] if present else next(other for other in both if other in streams)
             actual[name, chosen] += count
         return actual
 

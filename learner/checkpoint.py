@@ -20,6 +20,8 @@ from agent.weights import load_weights, read_weights, save_agent
 from learner.learner import Learner
 
 MANIFEST, OPTIMISER, STATE = "MANIFEST.json", "optimiser.safetensors", "state.json"
+OBJECTIVE = "objective.safetensors"
+"""What the objective keeps between updates; not there where it keeps nothing."""
 
 
 def save_checkpoint(parent: Path, learner: Learner, extra: dict[str, Any], keep: int = 3) -> Path:
@@ -35,6 +37,8 @@ def save_checkpoint(parent: Path, learner: Learner, extra: dict[str, Any], keep:
     try:
         save_agent(aside, learner.agent)
         safetensors.torch.save_file(optimiser_tensors(learner), aside / OPTIMISER)
+        if kept := {key: value.detach().cpu().contiguous() for key, value in learner.objective.tensors().items()}:
+            safetensors.torch.save_file(kept, aside / OBJECTIVE)
         (aside / STATE).write_text(json.dumps({"counters": learner.counters(), "extra": extra}, indent=1))
         files = {path.name: file_hash(path) for path in sorted(aside.iterdir())}
         for path in aside.iterdir():
@@ -61,10 +65,7 @@ def restore_checkpoint(folder: Path, learner: Learner) -> dict[str, Any]:
     """
     check_manifest(folder)
     load_weights(learner.agent, read_weights(folder))
-    try:
-        tensors = safetensors.torch.load_file(folder / OPTIMISER)
-    except SafetensorError as error:
-        raise ValueError(f"{folder / OPTIMISER} is damaged ({error}); use an earlier checkpoint") from None
+    tensors = _read_tensors(folder / OPTIMISER)
     names = {parameter: name for name, parameter in learner.agent.named_parameters()}
     for parameter, name in names.items():
         own = {key.split("/", 1)[0]: value for key, value in tensors.items() if key.split("/", 1)[1] == name}
@@ -72,9 +73,18 @@ def restore_checkpoint(folder: Path, learner: Learner) -> dict[str, Any]:
             learner.optimiser.state[parameter] = {
                 key: value if key == "step" else value.to(parameter.device) for key, value in own.items()
             }
+    if (folder / OBJECTIVE).is_file():
+        learner.objective.restore(_read_tensors(folder / OBJECTIVE))
     state = json.loads((folder / STATE).read_text())
     learner.restore_counters(state["counters"])
     return dict(state["extra"])
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return dict(safetensors.torch.load_file(path))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); use an earlier checkpoint") from None
 
 
 def optimiser_tensors(learner: Learner) -> dict[str, torch.Tensor]:

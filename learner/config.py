@@ -10,6 +10,9 @@ class LearnerConfig:
     """One update and how many of them.
 
     Attributes:
+        objective: ``imitation`` (Reed et al. 2022), or ``advantage_filtered``, which learns action values of all the
+            run's own windows, good or not, and improves on them (`learner.objectives.advantage_filtered`). The keys
+            from ``discount`` to ``entropy_floor`` are its own.
         windows_per_batch: windows in one update, split exactly over tasks and sources.
         tokens_per_row: positions of one packed sequence; at least the longest context in tokens.
         steps: updates after which training ends.
@@ -32,6 +35,13 @@ class LearnerConfig:
         good_threshold: Gato's filter: normalised return from which an online episode is imitated.
         min_replay_size: windows that each task must have in replay before the first update: of demonstrations, where it
             has them. A set that fits into replay can so be had whole from the beginning, however fast it is written.
+        discount: of rewards to come.
+        n_step: rewards that a target of the critic sums up before it trusts the critic.
+        critic_weight: of the critic's loss beside the policy's.
+        target_rate: of the moving average of the weights, an update.
+        advantage_clip: furthest that an advantage counts, in root mean squares of a task's advantages.
+        imitation_share: of the policy's loss on demonstrations whose rewards are known, the part that imitates them.
+        entropy_floor: share of the greatest entropy below which the policy's is raised; 0: never.
         data_deadline: seconds to wait for a window before the table is named in an error.
         prefetch_batches: batches prepared ahead by a thread; 0 prepares them in line.
         device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
@@ -42,6 +52,7 @@ class LearnerConfig:
             third more work.
     """
 
+    objective: str = "imitation"
     windows_per_batch: int = 64
     tokens_per_row: int = 128
     steps: int = 2000
@@ -63,6 +74,13 @@ class LearnerConfig:
     prompt_share: float = 0.25
     image_shift: int = 0
     good_threshold: float = 0.8
+    discount: float = 0.99
+    n_step: int = 3
+    critic_weight: float = 1.0
+    target_rate: float = 0.01
+    advantage_clip: float = 1.0
+    imitation_share: float = 0.5
+    entropy_floor: float = 0.0
     min_replay_size: int = 1
     data_deadline: float = 120.0
     prefetch_batches: int = 2
@@ -78,6 +96,9 @@ class LearnerConfig:
             "tokens_per_row",
             "steps",
             "min_replay_size",
+            "n_step",
+            "target_rate",
+            "advantage_clip",
             "learning_rate",
             "image_learning_rate",
             "data_deadline",
@@ -91,15 +112,20 @@ class LearnerConfig:
             "past_action_dropout",
             "label_smoothing",
             "final_learning_rate_fraction",
+            "discount",
+            "imitation_share",
+            "entropy_floor",
+            "target_rate",
         ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"learner.{name} must be in [0, 1], not {getattr(self, name)}")
-        for name in ("bin_smoothing", "image_shift", "weight_decay", "prefetch_batches"):
+        for name in ("critic_weight", "bin_smoothing", "image_shift", "weight_decay", "prefetch_batches"):
             if getattr(self, name) < 0:
                 raise ValueError(f"learner.{name} must not be negative, not {getattr(self, name)}")
         if self.minutes is not None and self.minutes <= 0:
             raise ValueError(f"learner.minutes must be above 0 or null, not {self.minutes}")
         choices = {
+            "objective": ("imitation", "advantage_filtered"),
             "loss_normalisation": ("row", "task", "token"),
             "device": ("auto", "cpu", "cuda"),
             "autocast": ("auto", "on", "off"),

@@ -77,12 +77,19 @@ class Labels:
         window: int64 [n], which window of the group a crop belongs to, counting up: a prompt comes before the crop that
             it is read before, and both have the same number.
         prompt: bool [n], which crops are prompts.
+        reward, terminated: float32 and bool [n, C], what followed the action; zeros past a crop's length.
+        rewarded: bool [n], whether its rewards are known.
+        demonstration: bool [n], whether an expert played it.
     """
 
     action: torch.Tensor
     mask: torch.Tensor
     window: torch.Tensor
     prompt: torch.Tensor
+    reward: torch.Tensor
+    terminated: torch.Tensor
+    rewarded: torch.Tensor
+    demonstration: torch.Tensor
 
 
 def collate(
@@ -136,7 +143,20 @@ def collate(
         torch.tensor([crop.length for crop in crops]),
         _return_bins(task, crops, unsaid[window], steps, return_bins) if return_bins and not task.says_text else None,
     )
-    labels = Labels(torch.from_numpy(label), torch.from_numpy(mask), torch.tensor(window), torch.tensor(prompt))
+    reward, terminated = np.zeros((count, steps), np.float32), np.zeros((count, steps), bool)
+    for row, crop in enumerate(crops):
+        reward[row, : crop.length] = crop.window.reward[crop.start : crop.stop]
+        terminated[row, : crop.length] = crop.window.terminated[crop.start : crop.stop]
+    labels = Labels(
+        torch.from_numpy(label),
+        torch.from_numpy(mask),
+        torch.tensor(window),
+        torch.tensor(prompt),
+        torch.from_numpy(reward),
+        torch.from_numpy(terminated),
+        torch.tensor([crop.window.metadata.has_reward for crop in crops]),
+        torch.tensor([crop.window.metadata.source == "demonstrations" for crop in crops]),
+    )
     return inputs, labels
 
 

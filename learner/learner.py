@@ -16,7 +16,7 @@ from agent.agent import Agent
 from agent.weights import flat_weights
 from learner.batch_source import DEMONSTRATIONS, BatchSource, SourcedBatch, TaskSources
 from learner.config import LearnerConfig
-from learner.objectives.imitation import imitation
+from learner.objectives.objective import make_objective
 from learner.optimiser import learning_rate, make_optimiser
 
 
@@ -56,7 +56,7 @@ class Learner:
         self._sources = sources
         self._batches: BatchSource | None = None
         self._autocast = config.autocast == "on" or (config.autocast == "auto" and self.device.type == "cuda")
-        self._objective = imitation
+        self.objective = make_objective(self.agent, config)
         if agent.config.attention == "flexible" and self.device.type != "cuda":
             raise ValueError("agent.attention=flexible has no gradients on a CPU; use agent.attention=fused")
         agent.transformer.recompute = config.activation_checkpointing
@@ -97,10 +97,11 @@ class Learner:
             group["lr"] = rate * group["scale"]
         self.optimiser.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16) if self._autocast else contextlib.nullcontext():
-            loss, record = self._objective(self.agent, batch, self.config)
+            loss, record = self.objective.loss(self.agent, batch)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.agent.parameters(), self.config.gradient_clip)
         self.optimiser.step()
+        self.objective.updated(self.agent)
 
         self.step_count += 1
         self.seconds += time.perf_counter() - began

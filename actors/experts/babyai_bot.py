@@ -53,8 +53,9 @@ class BabyAIBotExpert:
         environment = self._environment
         environment.reset(seed=seed)
         rng = np.random.default_rng([seed, NOISE_STREAM])
-        bot: BabyAIBot | None = BabyAIBot(environment)
-        bot.stack = subgoals = _Subgoals(bot.stack)
+        made = BabyAIBot(environment)
+        made.stack = subgoals = _Subgoals(made.stack)
+        bot: BabyAIBot | None = made
         executed: int | None = None
         actions, labels, label_mask = [], [], []
         episode_return, done = 0.0, False

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch.nn import functional
 
 from agent.agent import Agent
 from learner.batch import Batch, Targets, packed_hidden
 from learner.config import LearnerConfig
+from learner.objectives.objective import LossAndRecord
 
 
 def cross_entropy(logits: torch.Tensor, targets: Targets, config: LearnerConfig) -> torch.Tensor:
@@ -42,7 +45,28 @@ def weights_of(batch: Batch, normalisation: str) -> list[torch.Tensor]:
     return weights
 
 
-def imitation(agent: Agent, batch: Batch, config: LearnerConfig) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+class Imitation:
+    """`imitation` as an `Objective`; it keeps nothing."""
+
+    def __init__(self, config: LearnerConfig) -> None:
+        self.config = config
+
+    def loss(self, agent: Agent, batch: Batch) -> LossAndRecord:
+        """See `imitation`."""
+        return imitation(agent, batch, self.config)
+
+    def updated(self, agent: Agent) -> None:
+        """Nothing."""
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """None."""
+        return {}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Nothing; what another objective kept is no use here."""
+
+
+def imitation(agent: Agent, batch: Batch, config: LearnerConfig) -> LossAndRecord:
     """Loss to minimise, and for the record the mean nats of a target by task and by kind, and windows with loss.
 
     Logits are computed at target positions only, over the legal ids only.

@@ -1,0 +1,215 @@
+"""Improvement: the policy moves towards what action values say is better, and stays near where it was.
+
+For tasks whose action is one token of few values, so that all of them can be weighed exactly. With the moving averages
+pi' and q' of the agent (of all its weights, not of heads alone), v' = sum_a pi'(a|s) q'(s, a), and the advantage
+A(s, a) = q'(s, a) - v'(s):
+
+- **Critic**: cross-entropy of the two-hot form of the n-step target (r_t + ... + g^(n-1) r_{t+n-1} + g^n v'(s_{t+n}))
+  against the distribution of q(s_t, a_t), as PAC has it (Springenberg et al. 2024, section 3). A termination ends the
+  sum, a time limit does not: its last step has no target, since no later state is in the crop. So has every crop's.
+- **Policy**: cross-entropy of pi_better(a|s) ~ pi'(a|s) exp(clip(A(s, a) / sigma, -c, c)) against pi, at every state,
+  whatever action was taken there (Hessel et al. 2021, "Muesli", equation 5: CMPO). sigma is the running root mean
+  square of A under pi', a task's own, so that rewards of any scale move the policy as far; it has a floor, or noise
+  would move it where nothing matters. Clipping bounds how far it moves, as PAC's alpha does.
+- **Imitation**: of labelled steps of demonstrations a share ``imitation_share`` of the policy's loss is the
+  cross-entropy of the label (PAC's alpha), and all of it where the rewards of a demonstration are not known.
+- **Exploration**: where the mean entropy of a task's policy is below ``entropy_floor`` of the most it can be, a
+  multiplier of its entropy grows, and shrinks where it is above (Zheng et al. 2022, section 3.3, by exact entropies).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch.nn import functional
+
+from agent.action_values import ActionValues, check_action_values, in_units
+from agent.agent import Agent
+from learner.batch import Batch, Steps, packed_hidden
+from learner.config import LearnerConfig
+from learner.objectives.objective import LossAndRecord
+
+SCALE_RATE = 0.01
+"""Of the running mean square of advantages."""
+SCALE_FLOOR = 0.005
+"""Added to its root: half a percent of the range of the task's values."""
+MULTIPLIER_RATE = 0.01
+MOST_MULTIPLIER = 1.0
+
+
+class AdvantageFiltered:
+    """See the module; an `Objective`.
+
+    Args:
+        agent: with ``agent.value_bins``; its tasks must have a ``value_range`` and actions of one token.
+        config: of the learner.
+
+    Raises:
+        ValueError: the agent or a task is not made for it.
+    """
+
+    def __init__(self, agent: Agent, config: LearnerConfig) -> None:
+        if agent.action_values is None or agent.config.returns != "off":
+            raise ValueError("learner.objective=advantage_filtered needs agent.value_bins and agent.returns=off")
+        for task in agent.tasks.values():
+            check_action_values(task)
+        self.config = config
+        self.target = copy.deepcopy(agent).requires_grad_(False).eval()
+        self.mean_square: dict[str, torch.Tensor] = {}
+        self.multiplier = {name: torch.zeros((), device=agent.device) for name in agent.tasks}
+
+    def loss(self, agent: Agent, batch: Batch) -> LossAndRecord:
+        """Of the policy and of the critic, every window weighing the same."""
+        with torch.no_grad():
+            before = packed_hidden(self.target, batch)
+        hidden = packed_hidden(agent, batch)
+        total = hidden.new_zeros((), dtype=torch.float32)
+        window_loss = torch.zeros(batch.windows, device=hidden.device)
+        record: dict[str, torch.Tensor] = {}
+        losses: dict[str, list[torch.Tensor]] = {"policy": [], "critic": []}
+        for steps in batch.steps:
+            policy, critic, entropy = self._of_task(agent, hidden, before, steps, record)
+            of_window = policy.sum(1) / (steps.position >= 0).sum(1).clamp(min=1)
+            window_loss.index_add_(0, steps.window, of_window.detach())
+            multiplier = self.multiplier[steps.task.name]
+            total = total + of_window.sum() / batch.windows - multiplier * entropy * len(policy) / batch.windows
+            total = total + self.config.critic_weight * critic.sum() / batch.windows
+            losses["policy"].append(of_window.detach())
+            losses["critic"].append(critic.detach())
+        record |= {f"loss/{name}": torch.cat(values).mean() for name, values in losses.items()}
+        record["loss"] = total.detach()
+        record["window_loss"] = window_loss
+        return total, record
+
+    def _of_task(
+        self, agent: Agent, hidden: torch.Tensor, before: torch.Tensor, steps: Steps, record: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Losses of the policy [n, C] and of the critic [n], and the policy's entropy as a share of the most."""
+        task, config = steps.task, self.config
+        valid = steps.position >= 0
+        place = steps.position.clamp(min=0)
+        at, legal = hidden[place], slice(steps.legal.start, steps.legal.stop)
+        values, former = _values(agent), _values(self.target)
+        with torch.no_grad():
+            prior = self.target.logits(before[place], steps.legal).float().log_softmax(-1)
+            worth = former.expected(former(before[place], self.target.tokens.weight[legal]))  # [n, C, A]
+            value = (prior.exp() * worth).sum(-1)
+            advantage = worth - value[..., None]
+            learned = valid & steps.rewarded[:, None]
+            scale = self._scale(task.name, (prior.exp() * advantage.square()).sum(-1)[learned])
+            better = (prior + (advantage / scale).clamp(-config.advantage_clip, config.advantage_clip)).softmax(-1)
+            low, high = task.value_range or (0.0, 1.0)
+            target, known = n_step_targets(
+                steps.reward / (high - low),
+                steps.terminated,
+                valid,
+                # In units the lowest value is 0; sums of rewards need the true zero.
+                value + low / (high - low),
+                config.discount,
+                config.n_step,
+            )
+            target, known = target - low / (high - low), known & learned
+        log_policy = agent.logits(at, steps.legal).float().log_softmax(-1)
+        towards = -(better * log_policy).sum(-1)
+        label = functional.nll_loss(log_policy.flatten(0, 1), steps.label.flatten(), reduction="none").view_as(towards)
+        share = torch.where(steps.rewarded, config.imitation_share, 1.0)[:, None] * steps.demonstration[:, None]
+        imitated = torch.where(steps.labelled, share, 0.0)
+        improved = torch.where(learned, 1.0 - share, 0.0)
+        policy = (improved * towards + imitated * label) * valid
+
+        of_action = values(at, agent.tokens.weight[legal]).float()
+        chosen = steps.action.clamp(0, steps.legal.count - 1)[..., None, None].expand(-1, -1, 1, of_action.shape[-1])
+        scores = of_action.gather(2, chosen)[:, :, 0].log_softmax(-1)
+        critic = torch.where(known, -(values.two_hot(target) * scores).sum(-1), 0.0)
+        critic = critic.sum(1) / known.sum(1).clamp(min=1)
+
+        count = valid.sum().clamp(min=1)
+        entropy = (-(log_policy.exp() * log_policy).sum(-1) * valid).sum() / count
+        entropy = entropy / torch.log(torch.tensor(float(max(2, steps.legal.count))))
+        with torch.no_grad():
+            moved = MULTIPLIER_RATE * (config.entropy_floor - entropy.detach())
+            multiplier = (self.multiplier[task.name] + moved).clamp(0.0, MOST_MULTIPLIER)
+            self.multiplier[task.name] = multiplier
+            record[f"entropy/{task.name}"] = entropy.detach()
+            record[f"entropy_multiplier/{task.name}"] = multiplier
+            record[f"advantage_scale/{task.name}"] = scale * (high - low)
+            record[f"value/{task.name}"] = low + (value * valid).sum() / count * (high - low)
+            outside = (in_units(task, target * (high - low) + low) - 0.5).abs() > 0.5 + values.MARGIN
+            record[f"value_outside/{task.name}"] = (outside & known).sum() / known.sum().clamp(min=1)
+            record[f"loss/{task.name}"] = policy.sum() / count
+        return policy, critic, entropy
+
+    def _scale(self, task: str, squares: torch.Tensor) -> torch.Tensor:
+        """Root mean square of the advantages so far, with its floor."""
+        if len(squares):
+            newest = squares.mean()
+            former = self.mean_square.get(task, newest)
+            self.mean_square[task] = former + SCALE_RATE * (newest - former)
+        return self.mean_square.get(task, torch.zeros((), device=squares.device)).sqrt() + SCALE_FLOOR
+
+    @torch.no_grad()
+    def updated(self, agent: Agent) -> None:
+        """Move the averages."""
+        for own, new in zip(self.target.parameters(), agent.parameters()):
+            own.lerp_(new, self.config.target_rate)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The averaged weights, mean squares and multipliers."""
+        return (
+            {f"target/{name}": tensor for name, tensor in self.target.state_dict().items()}
+            | {f"mean_square/{name}": tensor for name, tensor in self.mean_square.items()}
+            | {f"multiplier/{name}": tensor for name, tensor in self.multiplier.items()}
+        )
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Inverse of `tensors`."""
+        parts: dict[str, dict[str, torch.Tensor]] = {"target": {}, "mean_square": {}, "multiplier": {}}
+        for key, tensor in tensors.items():
+            part, _, name = key.partition("/")
+            if part not in parts:
+                raise ValueError(f"{key} is nothing that learner.objective=advantage_filtered keeps")
+            parts[part][name] = tensor.to(self.target.device)
+        try:
+            self.target.load_state_dict(parts["target"])
+        except RuntimeError as error:
+            raise ValueError(f"averaged weights of another model: {error}") from None
+        self.mean_square = parts["mean_square"]
+        self.multiplier |= parts["multiplier"]
+
+
+def _values(agent: Agent) -> ActionValues:
+    assert agent.action_values is not None
+    return agent.action_values
+
+
+def n_step_targets(
+    reward: torch.Tensor,
+    terminated: torch.Tensor,
+    valid: torch.Tensor,
+    value: torch.Tensor,
+    discount: float,
+    n: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Discounted sums of up to ``n`` rewards with the value of the state after them, and where there is one, [n, C].
+
+    A sum ends at a termination, whose value is 0, or at the last state of the crop. The last step has a target where it
+    terminated.
+    """
+
+    def shifted(values: torch.Tensor, steps: int) -> torch.Tensor:
+        """What is ``steps`` later; zeros past the end."""
+        return functional.pad(values[:, steps:], (0, min(steps, values.shape[1])))
+
+    # Steps with a reward and either a state after it, in the crop, or a termination.
+    known = valid & (terminated | shifted(valid, 1))
+    target, alive, weight = torch.zeros_like(reward), known, 1.0
+    for ahead in range(n):
+        target = target + torch.where(alive, weight * shifted(reward, ahead), 0.0)
+        weight *= discount
+        alive = alive & ~shifted(terminated, ahead)
+        last = alive if ahead + 1 == n else alive & ~shifted(known, ahead + 1)
+        target = target + torch.where(last, weight * shifted(value, ahead + 1), 0.0)
+        alive = alive & ~last
+    return target, known

@@ -1,0 +1,179 @@
+"""The objective that improves: its targets by hand, luck, stitching, imitation where nothing is known, and resuming."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from agent.agent import Agent
+from agent.config import AgentConfig, DecodingConfig
+from agent.policy import Policy
+from agent.task import ArraySpec, TaskSpec
+from learner.batch_source import TaskSources
+from learner.checkpoint import restore_checkpoint, save_checkpoint
+from learner.config import LearnerConfig
+from learner.learner import Learner
+from learner.objectives.advantage_filtered import n_step_targets
+from replay.window import Window, WindowMetadata
+from tests.agent.tasks import CONTROL
+from tests.learner.windows import ListStream
+
+PLACES = 4
+TASK = TaskSpec(
+    "test/places",
+    {"place": ArraySpec("discrete", (), num_values=PLACES)},
+    ArraySpec("discrete", (), num_values=2),
+    return_range=(0.0, 1.0),
+    value_range=(0.0, 1.0),
+    context_steps=3,
+)
+
+
+def episode(places: list[int], actions: list[int], rewards: list[float], source: str = "online", **about) -> Window:
+    """An episode that terminates; ``places`` are those where the actions were taken."""
+    steps = len(actions)
+    return Window(
+        {"place": np.array([*places, 0], np.int32)},
+        np.array(actions, np.int32),
+        np.array(actions, np.int32),
+        np.ones(steps, bool),
+        np.array(rewards, np.float32),
+        np.arange(steps) == steps - 1,
+        np.zeros(steps, bool),
+        np.arange(steps) == 0,
+        np.zeros(steps, np.int64),
+        np.zeros((steps, 1), np.float32),
+        np.zeros((steps, 3), np.float32),
+        WindowMetadata(TASK.name, source, "0.0.0", steps=steps, **about),
+    )
+
+
+def make_learner(windows: list[Window], task: TaskSpec = TASK, returns: str = "off", **changes: object) -> Learner:
+    torch.manual_seed(0)
+    agent = Agent(
+        AgentConfig(width=32, layers=1, heads=2, value_bins=0 if returns != "off" else 51, returns=returns), [task]
+    )
+    streams = {"demonstrations" if windows[0].metadata.source == "demonstrations" else "online": ListStream(windows)}
+    config = LearnerConfig(
+        objective="imitation" if returns != "off" else "advantage_filtered",
+        windows_per_batch=32,
+        tokens_per_row=12,
+        learning_rate=3e-3,
+        warmup_steps=5,
+        weight_decay=0.0,
+        prompt_share=0.0,
+        prefetch_batches=0,
+        steps=10_000,
+        **{"target_rate": 0.05, "discount": 1.0} | changes,
+    )
+    return Learner(agent, {task.name: TaskSources(task, 1.0, 1.0 if "online" in streams else 0.0, streams)}, config, 0)
+
+
+def probabilities(learner: Learner, places: list[int], actions: list[int], asked: float | None = None) -> np.ndarray:
+    """Of both actions at the last of ``places``, after ``actions`` at those before."""
+    decoding = DecodingConfig(returns="none" if asked is None else "target", return_target=asked or 0.0)
+    policy = Policy(learner.agent.eval(), TASK, 1, decoding, seed=0)
+    for number, place in enumerate(places):
+        chosen = policy.act({"place": np.array([place])}, np.array([number == 0]))
+        if number < len(actions):
+            policy.executed(np.array([actions[number]]))
+    probability = float(np.exp(chosen.log_prob[0, 0]))
+    return np.array([probability, 1 - probability])[:: 1 if chosen.action[0] == 0 else -1]
+
+
+def test_targets_sum_rewards_to_the_crops_end_and_no_further_than_a_termination() -> None:
+    reward = torch.tensor([[1.0, 2.0, 4.0, 8.0]] * 3)
+    value = torch.tensor([[10.0, 20.0, 30.0, 40.0]] * 3)
+    terminated = torch.tensor([[False] * 4, [False, False, False, True], [False] * 4])
+    valid = torch.tensor([[True] * 4, [True] * 4, [True, True, False, False]])
+    target, known = n_step_targets(reward, terminated, valid, value, discount=0.5, n=2)
+    assert known.tolist() == [[True, True, True, False], [True] * 4, [True, False, False, False]]
+    assert target[0, :3].tolist() == [1 + 1 + 0.25 * 30, 2 + 2 + 0.25 * 40, 4 + 0.5 * 40]
+    assert target[1].tolist() == [9.5, 14.0, 4 + 4, 8.0]
+    assert target[2, 0] == 1 + 0.5 * 20
+
+
+def test_it_is_not_fooled_by_luck_as_asking_for_the_best_return_is() -> None:
+    generator = np.random.default_rng(0)
+    sure = [episode([0], [0], [0.6]) for _ in range(40)]
+    gambles = [episode([0], [1], [float(generator.random() < 0.5)]) for _ in range(40)]
+    improving = make_learner([*sure, *gambles])
+    conditioned = make_learner([*sure, *gambles], returns="masked")
+    for _ in range(150):
+        improving.step()
+        conditioned.step()
+    assert probabilities(improving, [0], [])[0] > 0.9
+    assert probabilities(conditioned, [0], [], asked=1.0)[1] > 0.9
+
+
+def test_it_stitches_halves_of_episodes_that_nobody_played_together() -> None:
+    """From place 1: leave for 0.3, or walk to place 3. From place 2 all walk there. At 3 one action earns 1, the other
+    nothing, and whoever came from 1 took the other. Sums of more than one reward would follow him there."""
+    leave, failed = episode([1], [0], [0.3]), episode([1, 3], [1, 0], [0.0, 0.0])
+    good, bad = episode([2, 3], [1, 1], [0.0, 1.0]), episode([2, 3], [1, 0], [0.0, 0.0])
+    windows = [leave, failed, good, bad] * 10
+    improving, conditioned = make_learner(windows, n_step=1), make_learner(windows, returns="masked")
+    for _ in range(200):
+        improving.step()
+        conditioned.step()
+    assert probabilities(improving, [1], [])[1] > 0.9
+    assert probabilities(improving, [1, 3], [1])[1] > 0.9
+    assert probabilities(conditioned, [1], [], asked=0.3)[0] > 0.9  # the most that was ever earned from there
+
+
+def test_demonstrations_without_rewards_are_imitated_and_their_values_not_learned() -> None:
+    learner = make_learner([episode([0, 1], [1, 0], [0.0, 0.0], "demonstrations", has_reward=False)])
+    for _ in range(60):
+        learner.step()
+    metrics = learner.metrics()
+    assert metrics["loss/critic"] == 0 and np.isfinite(list(metrics.values())).all()
+    assert probabilities(learner, [0], [])[1] > 0.9 and probabilities(learner, [0, 1], [1])[0] > 0.9
+
+
+def test_a_floor_keeps_the_policy_from_one_action() -> None:
+    windows = [episode([0], [action], [float(action)]) for action in (0, 1)]
+    free, floored = make_learner(windows), make_learner(windows, entropy_floor=0.5)
+    for _ in range(200):
+        free.step()
+        floored.step()
+    assert free.metrics()["entropy/test/places"] < 0.2
+    assert floored.metrics()["entropy_multiplier/test/places"] > 0
+    assert probabilities(floored, [0], [])[0] > 2 * probabilities(free, [0], [])[0]
+
+
+def test_rewards_of_another_scale_move_the_policy_as_far() -> None:
+    large = dataclasses.replace(TASK, value_range=(-1000.0, 1000.0))
+    windows = [episode([0], [action], [float(action)]) for action in (0, 1)]
+    scaled = [episode([0], [action], [2000.0 * action - 1000.0]) for action in (0, 1)]
+    ordinary, other = make_learner(windows), make_learner(scaled, large)
+    for _ in range(60):
+        ordinary.step()
+        other.step()
+    assert probabilities(ordinary, [0], []) == pytest.approx(probabilities(other, [0], []), abs=1e-3)
+
+
+def test_a_resumed_learner_goes_on_as_one_that_never_stopped(tmp_path: Path) -> None:
+    windows = [episode([0, 1], [action, 1], [0.0, float(action)]) for action in (0, 1)]
+    straight, stopped, resumed = (make_learner(windows) for _ in range(3))
+    for _ in range(6):
+        straight.step()
+    for _ in range(3):
+        stopped.step()
+    restore_checkpoint(save_checkpoint(tmp_path, stopped, {}), resumed)
+    for _ in range(3):
+        resumed.step()
+    assert set(resumed.objective.tensors()) == set(straight.objective.tensors())
+    for name, tensor in straight.objective.tensors().items():
+        torch.testing.assert_close(resumed.objective.tensors()[name], tensor, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("task", "said"), [(CONTROL, "one token"), (dataclasses.replace(TASK, value_range=None), "value_range")]
+)
+def test_a_task_that_it_is_not_made_for_is_refused(task: TaskSpec, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        make_learner([episode([0], [0], [0.0])], task)
