@@ -194,31 +194,57 @@ class Reader(Protocol):
         ...
 
 
-class Recompute:
-    """Reads all of the context at every step. The embedding of a timestep is kept until the weights change."""
+class Embedded:
+    """Embeddings of the timesteps of a context, each made once: what is read again need not be embedded again."""
 
     def __init__(self, context: Context) -> None:
         self._context, self._agent = context, context.agent
         self._tail = self._agent.tail(context.task)
-        self._embedded: torch.Tensor | None = None
+        self._held: torch.Tensor | None = None
+
+    def observe(self) -> None:
+        """The context has taken a timestep."""
+        context = self._context
+        newest = self._agent.embed(context.inputs(None, 1))
+        if self._held is None or self._held.shape[2] != newest.shape[2]:  # a longer text widens a timestep
+            self._held = self._agent.embed(context.inputs(None, max(2, context.limit)))
+        else:
+            self._held = torch.cat((self._held[:, 1:], newest), dim=1)
+            # The tail of the step before was not known when its timestep was embedded.
+            self._held[:, -2, -self._tail :] = self._agent.embed_tail(context.inputs(None, 2))[:, 0]
+
+    def tail_changed(self) -> None:
+        """More is known of what follows the newest observation."""
+        assert self._held is not None
+        self._held[:, -1, -self._tail :] = self._agent.embed_tail(self._context.inputs(None, 1))[:, 0]
+
+    def newest(self, slots: torch.Tensor | None, steps: int) -> torch.Tensor:
+        """The newest ``steps`` timesteps of some slots (None: all), [m, steps, positions, d]."""
+        assert self._held is not None
+        return self._held[slice(None) if slots is None else slots, -steps:]
+
+    def forget(self) -> None:
+        """The weights have changed."""
+        self._held = None
+
+
+class Recompute:
+    """Reads all of the context at every step."""
+
+    def __init__(self, context: Context) -> None:
+        self._context, self._agent = context, context.agent
+        self._tail = self._agent.tail(context.task)
+        self._embedded = Embedded(context)
         self._prompt: Tokens | None = None
 
     def observe(self, is_first: torch.Tensor, stop: int) -> torch.Tensor:
         """See `Reader`."""
-        context = self._context
-        newest = self._agent.embed(context.inputs(None, 1))
-        if self._embedded is None or self._embedded.shape[2] != newest.shape[2]:  # a longer text widens a timestep
-            self._embedded = self._agent.embed(context.inputs(None, max(2, context.limit)))
-        else:
-            self._embedded = torch.cat((self._embedded[:, 1:], newest), dim=1)
-            # The tail of the step before was not known when its timestep was embedded.
-            self._embedded[:, -2, -self._tail :] = self._agent.embed_tail(context.inputs(None, 2))[:, 0]
+        self._embedded.observe()
         return self._hidden(stop, max(1, stop))
 
     def read(self, start: int, stop: int) -> torch.Tensor:
         """See `Reader`."""
-        assert self._embedded is not None
-        self._embedded[:, -1, -self._tail :] = self._agent.embed_tail(self._context.inputs(None, 1))[:, 0]
+        self._embedded.tail_changed()
         return self._hidden(stop, stop - start)
 
     def rewrite(self) -> None:
@@ -226,14 +252,14 @@ class Recompute:
 
     def forget(self) -> None:
         """See `Reader`."""
-        self._embedded = self._prompt = None
+        self._embedded.forget()
+        self._prompt = None
 
     def _hidden(self, stop: int, wanted: int) -> torch.Tensor:
         """The last ``wanted`` hidden states of prompt and context, up to position ``stop`` of the newest tail."""
-        assert self._embedded is not None
         context, agent = self._context, self._agent
-        longest = int(context.lengths.max())
-        tokens = timesteps_as_tokens(agent, context.inputs(None, 1), self._embedded[:, -longest:], context.lengths)
+        embedded = self._embedded.newest(None, int(context.lengths.max()))
+        tokens = timesteps_as_tokens(agent, context.inputs(None, 1), embedded, context.lengths)
         tokens = tokens.head(tokens.x.shape[1] - self._tail + stop)
         pinned = None
         if context.prompt is not None:
@@ -269,6 +295,7 @@ class Cached:
         self._cache = KeyValueCache(
             self._agent.config, context.num_slots, self._agent.device, context.task.action_tokens
         )
+        self._embedded = Embedded(context)
         self._steps = torch.zeros(context.num_slots, dtype=torch.int64)  # timesteps in the cache
         self._stale = True
         self._read_to = 0  # positions of the newest tail that are in the cache
@@ -277,7 +304,9 @@ class Cached:
         """See `Reader`."""
         context = self._context
         if self._stale:
+            self._embedded.forget()
             self._read_prompt()
+        self._embedded.observe()
         self._steps = torch.where(is_first, 1, self._steps + 1)
         anew = is_first | self._stale
         if self._kept_steps is not None:
@@ -324,15 +353,16 @@ class Cached:
         chosen = torch.arange(context.num_slots) if slots is None else slots
         self._steps[chosen] = torch.minimum(self._steps[chosen], context.lengths[chosen])
         steps = self._steps[chosen]
-        inputs = context.inputs(slots, int(steps.max()))
         self._cache.reset(chosen)
-        return timesteps_as_tokens(self._agent, inputs, self._agent.embed(inputs), steps)
+        embedded = self._embedded.newest(slots, int(steps.max()))
+        return timesteps_as_tokens(self._agent, context.inputs(slots, 1), embedded, steps)
 
     def _new_tokens(self, slots: torch.Tensor | None) -> Tokens:
         """What is left of the tail before, and the newest timestep."""
         inputs = self._context.inputs(slots, 1)
         steps = self._steps if slots is None else self._steps[slots]
-        newest = timesteps_as_tokens(self._agent, inputs, self._agent.embed(inputs), torch.ones_like(steps))
+        embedded = self._embedded.newest(slots, 1)
+        newest = timesteps_as_tokens(self._agent, inputs, embedded, torch.ones_like(steps))
         newest = dataclasses.replace(newest, timesteps=newest.timesteps + (steps - 1).to(newest.x.device)[:, None])
         return self._tail_tokens(slots, 2, self._read_to).then(newest)
 
