@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -65,6 +65,11 @@ class Steps:
     demonstration: torch.Tensor
     window: torch.Tensor
 
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Steps:
+        """The same with each tensor replaced."""
+        tensors = [value for value in vars(self).values() if isinstance(value, torch.Tensor)]
+        return Steps(self.task, self.legal, *map(function, tensors))
+
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
@@ -106,10 +111,7 @@ class Batch:
                 dataclasses.replace(t, position=move(t.position), id=move(t.id), window=move(t.window))
                 for t in self.targets
             ],
-            steps=[
-                Steps(**{name: move(v) if isinstance(v, torch.Tensor) else v for name, v in vars(s).items()})
-                for s in self.steps
-            ],
+            steps=[each.map(move) for each in self.steps],
         )
 
 
