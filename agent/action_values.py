@@ -64,10 +64,3 @@ def check_action_values(task: TaskSpec) -> None:
             f"{task.name} has no value_range, which learner.objective=advantage_filtered needs: the lowest and highest "
             "discounted return, as in actors.NAME.value_range=[0,100]"
         )
-
-
-def in_units(task: TaskSpec, value: torch.Tensor) -> torch.Tensor:
-    """Values of a task in units of its range: the lowest is 0, the highest 1."""
-    assert task.value_range is not None
-    low, high = task.value_range
-    return (value - low) / (high - low)

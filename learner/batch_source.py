@@ -47,7 +47,7 @@ class TaskSources:
     Attributes:
         task: its spec.
         weight: its share of a batch, relative to other tasks.
-        online_share: part of that share asked from ``good``.
+        online_share: part of that share asked from `own`.
         streams: by source: ``demonstrations``; ``good`` or, where all of the run's own windows are learned from,
             ``online``; and ``ends`` for prompts.
     """

@@ -75,6 +75,11 @@ def restore_checkpoint(folder: Path, learner: Learner) -> dict[str, Any]:
             }
     if (folder / OBJECTIVE).is_file():
         learner.objective.restore(_read_tensors(folder / OBJECTIVE))
+    elif learner.objective.tensors():
+        raise ValueError(
+            f"{folder} has no {OBJECTIVE}, which learner.objective={learner.config.objective} goes on from; it was "
+            "written with another objective: resume with that, or start a new run"
+        )
     state = json.loads((folder / STATE).read_text())
     learner.restore_counters(state["counters"])
     return dict(state["extra"])

@@ -74,6 +74,7 @@ class LearnerConfig:
     prompt_share: float = 0.25
     image_shift: int = 0
     good_threshold: float = 0.8
+    min_replay_size: int = 1
     discount: float = 0.99
     n_step: int = 3
     critic_weight: float = 1.0
@@ -81,7 +82,6 @@ class LearnerConfig:
     advantage_clip: float = 1.0
     imitation_share: float = 0.5
     entropy_floor: float = 0.0
-    min_replay_size: int = 1
     data_deadline: float = 120.0
     prefetch_batches: int = 2
     device: str = "auto"

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 import torch
 from torch.nn import functional
 
-from agent.action_values import ActionValues, check_action_values, in_units
+from agent.action_values import ActionValues, check_action_values
 from agent.agent import Agent
 from learner.batch import Batch, Steps, packed_hidden
 from learner.config import LearnerConfig
@@ -100,7 +100,8 @@ class AdvantageFiltered:
             learned = valid & steps.rewarded[:, None]
             scale = self._scale(task.name, (prior.exp() * advantage.square()).sum(-1)[learned])
             better = (prior + (advantage / scale).clamp(-config.advantage_clip, config.advantage_clip)).softmax(-1)
-            low, high = task.value_range or (0.0, 1.0)
+            assert task.value_range is not None  # checked when this was made
+            low, high = task.value_range
             target, known = n_step_targets(
                 steps.reward / (high - low),
                 steps.terminated,
@@ -136,7 +137,7 @@ class AdvantageFiltered:
             record[f"entropy_multiplier/{task.name}"] = multiplier
             record[f"advantage_scale/{task.name}"] = scale * (high - low)
             record[f"value/{task.name}"] = low + (value * valid).sum() / count * (high - low)
-            outside = (in_units(task, target * (high - low) + low) - 0.5).abs() > 0.5 + values.MARGIN
+            outside = (target - 0.5).abs() > 0.5 + values.MARGIN
             record[f"value_outside/{task.name}"] = (outside & known).sum() / known.sum().clamp(min=1)
             record[f"loss/{task.name}"] = policy.sum() / count
         return policy, critic, entropy
