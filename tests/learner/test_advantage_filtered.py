@@ -18,6 +18,7 @@ from learner.checkpoint import restore_checkpoint, save_checkpoint
 from learner.config import LearnerConfig
 from learner.learner import Learner
 from learner.objectives.advantage_filtered import n_step_targets
+from learner.objectives.imitation import Imitation
 from replay.window import Window, WindowMetadata
 from tests.agent.tasks import CONTROL
 from tests.learner.windows import ListStream
@@ -169,6 +170,13 @@ def test_a_resumed_learner_goes_on_as_one_that_never_stopped(tmp_path: Path) -> 
     assert set(resumed.objective.tensors()) == set(straight.objective.tensors())
     for name, tensor in straight.objective.tensors().items():
         torch.testing.assert_close(resumed.objective.tensors()[name], tensor, msg=name)
+
+
+def test_a_checkpoint_of_another_objective_is_refused(tmp_path: Path) -> None:
+    learner = make_learner([episode([0], [0], [0.0])])
+    learner.objective = Imitation(learner.config)
+    with pytest.raises(ValueError, match="another objective"):
+        restore_checkpoint(save_checkpoint(tmp_path, learner, {}), make_learner([episode([0], [0], [0.0])]))
 
 
 @pytest.mark.parametrize(
