@@ -4,7 +4,8 @@
 
 What is missing is made, and what is there is kept: the sets (`clowder record`, in ``--sets``), the run
 (`clowder train experiment=generalist`, in ``runs/generalist-seed<N>``). Then the final checkpoint plays reporting
-episodes of every task. ``demonstrator_normalised`` is 0 for random play, as measured beside each recording, and 1 for
+episodes of every task; what was played stays in ``study.json`` of the run, so that the study may be killed and started
+again. ``demonstrator_normalised`` is 0 for random play, as measured beside each recording, and 1 for
 the mean demonstration. The intervals of domains are rliable's: episodes are resampled task by task (stratified
 bootstrap).
 """
@@ -12,10 +13,13 @@ bootstrap).
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
+import json
 import statistics
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,7 @@ from actors.seeds import REPORTING_SEEDS
 from distributed.compose import compose
 from distributed.evaluation import evaluate_task
 from distributed.report import write_report
+from distributed.run_folder import write_whole
 from distributed.trained_run import TrainedRun
 
 EXPERIMENT = "experiment=generalist"
@@ -77,6 +82,52 @@ def normalised_intervals(scores: dict[str, np.ndarray]) -> dict[str, tuple[float
     return found
 
 
+def play(run: TrainedRun, sets: dict[str, str], episodes: int, deadline: float) -> dict[str, dict[str, Any]]:
+    """The reporting episodes of each task, by its short name; what ``study.json`` of the run holds is not played again.
+
+    Raises:
+        ValueError: a set does not say what random play reaches.
+        TimeoutError: a task's episodes did not end within ``deadline`` seconds.
+    """
+    settings = {"version": run.counters["version"], "episodes": episodes}
+    settings["decoding"] = dataclasses.asdict(run.config.evaluation.decoding)
+    kept = run.folder.path / "study.json"
+    found = json.loads(kept.read_text()) if kept.exists() else {}
+    tasks: dict[str, dict[str, Any]] = found["tasks"] if found.get("settings") == settings else {}
+    for name, actor in run.config.actors.items():
+        if name in tasks:
+            continue
+        with closing(open_set(sets[name], actor)) as demonstrations:
+            low, high = demonstrations.settings.random_return, demonstrations.demonstrator_return
+        if low is None:
+            raise ValueError(f"{sets[name]} does not say what random play reaches; record it again")
+        played = evaluate_task(
+            run.agent,
+            run.counters["version"],
+            actor,
+            run.config.evaluation.decoding,
+            episodes=episodes,
+            first_seed=REPORTING_SEEDS,
+            seconds=deadline,
+            seed=run.config.seed,
+        )
+        if played.unfinished:
+            raise TimeoutError(f"{actor.task}: {played.unfinished} episodes did not end; raise --deadline")
+        mean = statistics.fmean(played.returns)
+        tasks[name] = {
+            "task": actor.task,
+            "random": low,
+            "demonstrator": high,
+            "mean": mean,
+            "ci95": ci95(played.returns),
+            "demonstrator_normalised": (mean - low) / (high - low),
+            "returns": played.returns,
+        }
+        write_whole(kept, json.dumps({"settings": settings, "tasks": tasks}))
+        print(f"{actor.task}: {tasks[name]['demonstrator_normalised']:.2f} in {played.seconds:.0f} s", flush=True)
+    return tasks
+
+
 def main() -> None:
     """Make what is missing, play, print JSON and tables."""
     parser = argparse.ArgumentParser(description="one set of weights on twenty tasks of four domains")
@@ -85,6 +136,9 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="that record")
     parser.add_argument("--episodes", type=int, default=20, help="of the evaluation, each task")
     parser.add_argument("--deadline", type=float, default=1200.0, help="seconds of one task's evaluation")
+    parser.add_argument(
+        "--play", nargs="*", default=[], metavar="KEY=VALUE", help="settings of evaluation that differ from the run's"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the run")
     parser.add_argument("--out", type=Path, help="write the JSON here too")
     parser.add_argument("overrides", nargs="*", help="key=value of the run")
@@ -100,56 +154,33 @@ def main() -> None:
         words += ["evaluation.final_episodes=1", *options.overrides]
         subprocess.run([sys.executable, "-m", "distributed.cli", "train", *words], check=True)
 
-    run = TrainedRun.load(str(folder), [], [])
-    tasks: dict[str, Any] = {}
+    run = TrainedRun.load(str(folder), options.play, [])
+    tasks = play(run, sets, options.episodes, options.deadline)
     scores: dict[str, list[np.ndarray]] = {}
-    for name, actor in run.config.actors.items():
-        demonstrations = open_set(sets[name], actor)
-        low, high = demonstrations.settings.random_return, demonstrations.demonstrator_return
-        if low is None:
-            raise ValueError(f"{sets[name]} does not say what random play reaches; record it again")
-        played = evaluate_task(
-            run.agent,
-            run.counters["version"],
-            actor,
-            run.config.evaluation.decoding,
-            episodes=options.episodes,
-            first_seed=REPORTING_SEEDS,
-            seconds=options.deadline,
-            seed=run.config.seed,
-        )
-        if played.unfinished:
-            raise TimeoutError(f"{actor.task}: {played.unfinished} episodes did not end; raise --deadline")
-        normalised = (np.array(played.returns) - low) / (high - low)
-        scores.setdefault(DOMAINS[domain_of(actor)], []).append(normalised)
-        tasks[actor.task] = {
-            "random": low,
-            "demonstrator": high,
-            "mean": statistics.fmean(played.returns),
-            "ci95": ci95(played.returns),
-            "demonstrator_normalised": float(normalised.mean()),
-            "returns": played.returns,
-        }
-        print(f"{actor.task}: {normalised.mean():.2f} in {played.seconds:.0f} s", flush=True)
+    for name, task in tasks.items():
+        low, high = task["random"], task["demonstrator"]
+        normalised = (np.array(task["returns"]) - low) / (high - low)
+        scores.setdefault(DOMAINS[domain_of(run.config.actors[name])], []).append(normalised)
     domains = normalised_intervals({domain: np.stack(each, 1) for domain, each in scores.items()})
     median = statistics.median(task["demonstrator_normalised"] for task in tasks.values())
     report = {
         "seed": options.seed,
         "episodes": options.episodes,
         "updates": run.counters["step_count"],
+        "decoding": dataclasses.asdict(run.config.evaluation.decoding),
         "wall_seconds": run.extra["wall_seconds"],
         "median": median,
         "domains": {name: {"mean": mean, "ci95": [low, high]} for name, (mean, low, high) in domains.items()},
-        "tasks": tasks,
+        "tasks": list(tasks.values()),
     }
     write_report("studies.generalist", report, options.out)
     print(f"\nmedian demonstrator_normalised: {median:.2f}")
     print("\n| task | random | demonstrator | agent (95% interval) | demonstrator normalised |\n|---|---|---|---|---|")
-    for name, task in tasks.items():
+    for task in tasks.values():
         low, high = task["ci95"]
         reached = f"{task['mean']:.4g} ({low:.4g} to {high:.4g})"
         references = f"{task['random']:.4g} | {task['demonstrator']:.4g}"
-        print(f"| {name} | {references} | {reached} | {task['demonstrator_normalised']:.2f} |")
+        print(f"| {task['task']} | {references} | {reached} | {task['demonstrator_normalised']:.2f} |")
     print("\n| domain | mean | 95% interval |\n|---|---|---|")
     for name, (mean, low, high) in domains.items():
         print(f"| {name} | {mean:.2f} | {low:.2f} to {high:.2f} |")
