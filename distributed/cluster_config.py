@@ -14,6 +14,7 @@ class ClusterConfig:
             tests; only the replay server stays a process of its own).
         address: ``local`` starts a private Ray here, ``auto`` joins the cluster that runs here, else a Ray address.
         num_cpus: cores a local Ray may use; 0: all.
+        serial_steps: vector steps of each environment actor between two updates, with mode ``serial``.
         learner_threads, actor_threads: torch threads of the learner and of each actor, replayer and evaluator.
         learner_cpus, actor_cpus, replayer_cpus, evaluator_cpus: shares that Ray schedules by; not limits.
         learner_gpus: accelerators of the learner; no other process ever sees one.
@@ -22,7 +23,8 @@ class ClusterConfig:
         object_store_megabytes: shared memory of a local Ray; it only carries weights, and six copies of them are
             plenty. Each process that reads them counts the pages it has touched in its resident memory.
         publish_seconds: between publications of weights; never two in flight.
-        pull_seconds: between an environment actor's questions for newer weights.
+        pull_seconds: between an environment actor's questions for newer weights (``ray``; with ``serial`` it has them as
+            soon as they are published).
         report_seconds: between the reports that the coordinator asks of every process.
         start_deadline_seconds: for all processes to be ready.
         stall_deadline_seconds: without progress, after which a process is replaced.
@@ -33,6 +35,7 @@ class ClusterConfig:
     mode: str = "ray"
     address: str = "local"
     num_cpus: int = 0
+    serial_steps: int = 8
     learner_threads: int = 1
     actor_threads: int = 1
     learner_cpus: float = 1.0
@@ -70,7 +73,7 @@ def check_cluster_config(config: ClusterConfig) -> None:
     for key in (*shares, "publish_seconds", "restarts"):
         if getattr(config, key) < 0:
             refuse(key, "must be at least 0")
-    for key in ("learner_threads", "actor_threads"):
+    for key in ("learner_threads", "actor_threads", "serial_steps"):
         if getattr(config, key) < 1:
             refuse(key, "must be at least 1")
     for field in dataclasses.fields(config):

@@ -1,7 +1,8 @@
 """`cluster.mode=serial`: the components of a run in one process, taking turns, for breakpoints and fast tests.
 
-Only the replay server is a process of its own. Each turn every replayer and every environment actor does a little and
-the learner makes one update, so a debugger steps through the whole walk of one number.
+Only the replay server is a process of its own. Each turn every replayer does a little, every environment actor makes
+``cluster.serial_steps`` vector steps with the newest weights published, and the learner makes one update, so a debugger
+steps through the whole walk of one number.
 """
 
 from __future__ import annotations
@@ -25,8 +26,6 @@ from distributed.stop_request import StopRequest
 from distributed.weight_exchange import LocalWeightLink, Puller
 from replay.server import start_replay_server
 
-STEPS_A_TURN = 8
-"""Vector steps of each environment actor between two updates."""
 REPLAYING_SECONDS_A_TURN = 0.05
 """Of each replayer, until its set is in replay."""
 
@@ -81,7 +80,7 @@ class SerialRun:
     def _actor(self, name: str, number: int, address: str) -> tuple[str, Any, Puller]:
         task, actor_id = self.plan.tasks[name].name, f"{name}-{number}"
         parts = make_actor_parts(self.plan, name, actor_id, self.progress.counters.begin(task, actor_id))
-        puller = Puller(LocalWeightLink(self.store), parts.policy, self.config.cluster.pull_seconds)
+        puller = Puller(LocalWeightLink(self.store), parts.policy, seconds=0.0)
         return task, connect_actor(self.plan, parts, address, self.stopping), puller
 
     def run(self) -> Result:
@@ -113,7 +112,7 @@ class SerialRun:
         self.learner.publish_if_due()
         for _, actor, puller in self.actors:
             puller.pull_if_due()
-            actor.run(STEPS_A_TURN)
+            actor.run(self.config.cluster.serial_steps)
         if self.learner.ready():
             self.learner.step()
         if self.reporter.due:

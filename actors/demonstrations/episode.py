@@ -84,11 +84,11 @@ class ActionRecord:
         rewards: npt.ArrayLike,
         noisy: bool,
     ) -> ActionRecord:
-        """The record of T steps of continuous actions [T, n], each labelled [T, n], with rewards [T]."""
-        label = np.array(labels, np.float32)
+        """The record of T steps of actions [T, *action shape], each labelled, with rewards [T]."""
+        label = np.array(labels)
         return cls(
             seed=seed,
-            action=np.array(executed, np.float32),
+            action=np.array(executed),
             label=label,
             label_mask=np.ones(len(label), bool),
             episode_return=float(np.sum(rewards, dtype=np.float64)),

@@ -3,6 +3,10 @@
 Each key of the suite's observation becomes one float32 array (a scalar gets shape ``(1,)``). Actions are rescaled from
 [-1, 1] to the bounds of the task, rewards are the suite's own, and the time limit truncates: the suite says so with a
 discount of 1 at the last step, and a true end with a discount of 0. Nothing is reset automatically.
+
+Two arguments change how a task is acted in, and not what it pays: ``action_grid`` (levels of each number of an action,
+which becomes one discrete choice) and ``action_repeat`` (steps of the suite that an action is held for; their rewards
+add up).
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from actors.environments.action_grid import ActionGrid
 from actors.environments.failures import EnvironmentFailed, UnknownTask
 from actors.environments.mujoco_pictures import MujocoPictures, without_renderer
 from actors.environments.vector_environment import Observation, VectorStep
@@ -49,10 +54,20 @@ class DMControlEnvironment:
         task: the `TaskSpec`.
         num_envs: E.
         environments: the suite's own environments by slot, for experts that read the simulator's state.
+        grid: from which actions are chosen; None where they are continuous.
+        action_repeat: steps of the suite that an action is held for.
     """
 
-    def __init__(self, task: TaskSpec, environments: list[control.Environment]) -> None:
+    def __init__(
+        self,
+        task: TaskSpec,
+        environments: list[control.Environment],
+        grid: ActionGrid | None = None,
+        action_repeat: int = 1,
+    ) -> None:
         self.task = task
+        self.grid = grid
+        self.action_repeat = action_repeat
         self.num_envs = len(environments)
         self.environments = environments
         self._bounds = [_action_bounds(environment) for environment in environments]
@@ -76,7 +91,9 @@ class DMControlEnvironment:
         return {**observation}
 
     def step(self, action: np.ndarray) -> VectorStep:
-        """Act in all E slots; ``action`` is float32 [E, n] in [-1, 1] (clipped). Rewards float32 [E].
+        """Act in all E slots; ``action`` is float32 [E, n] in [-1, 1] (clipped), or int32 [E] with a grid.
+
+        Rewards float32 [E].
 
         Raises:
             ValueError: wrong shape or a NaN in the action, or a slot whose episode is over or never began.
@@ -89,21 +106,26 @@ class DMControlEnvironment:
             slots = np.flatnonzero(self._step_of_episode < 0).tolist()
             raise ValueError(f"{self.task.name}: slots {slots} must be reset before they are stepped")
         observation = self._empty(self.num_envs)
-        reward = np.empty(self.num_envs, np.float32)
+        reward = np.zeros(self.num_envs, np.float32)
         terminated = np.zeros(self.num_envs, bool)
         truncated = np.zeros(self.num_envs, bool)
+        if self.grid is not None:
+            action = self.grid.values(action)
         # In float64, so that the executed control is a function of the stored float32 action on every machine.
         clipped = np.clip(action.astype(np.float64), -1.0, 1.0)
         for slot, environment in enumerate(self.environments):
             low, span = self._bounds[slot]
             self._step_of_episode[slot] += 1
-            try:
-                timestep = environment.step(low + span * (clipped[slot] + 1.0))
-            except control.PhysicsError as error:
-                raise self._failure(slot, self._step_of_episode[slot], error) from error
+            for _ in range(self.action_repeat):
+                try:
+                    timestep = environment.step(low + span * (clipped[slot] + 1.0))
+                except control.PhysicsError as error:
+                    raise self._failure(slot, self._step_of_episode[slot], error) from error
+                reward[slot] += timestep.reward
+                if timestep.last():
+                    break
             for key, value in timestep.observation.items():
                 observation[key][slot] = value
-            reward[slot] = timestep.reward
             if timestep.last():
                 terminated[slot] = timestep.discount == 0.0
                 truncated[slot] = not terminated[slot]
@@ -161,7 +183,9 @@ class _NothingDrawn:
         """Nothing is held."""
 
 
-def make(task_name: str, num_envs: int, **arguments: Any) -> DMControlEnvironment:
+def make(
+    task_name: str, num_envs: int, action_grid: int | None = None, action_repeat: int = 1, **arguments: Any
+) -> DMControlEnvironment:
     """E environments of ``dm_control/<domain>-<task>``; other ``arguments`` go to the suite's task (``time_limit``...).
 
     Raises:
@@ -169,6 +193,8 @@ def make(task_name: str, num_envs: int, **arguments: Any) -> DMControlEnvironmen
         ValueError: an argument that it does not take.
     """
     domain, task = _suite_task(task_name)
+    if action_repeat < 1:
+        raise ValueError(f"{task_name}: action_repeat must be at least 1, not {action_repeat}")
     if "random" in arguments:
         raise ValueError(f"{task_name}: the argument 'random' is not taken: each reset names its seed")
     try:
@@ -186,14 +212,20 @@ def make(task_name: str, num_envs: int, **arguments: Any) -> DMControlEnvironmen
         environment.physics._contexts = Contexts(gl=_NothingDrawn(), mujoco=_NothingDrawn())
     # From a reset: some tasks place what they observe only then.
     values = first.reset().observation
+    continuous = ArraySpec("continuous", first.action_spec().shape, low=-1.0, high=1.0)
+    try:
+        grid = None if action_grid is None else ActionGrid(continuous.size, action_grid)
+    except ValueError as error:
+        raise ValueError(f"{task_name}: {error}") from None
+    limit = first._step_limit
     spec = TaskSpec(
         name=task_name,
         observation={key: ArraySpec("continuous", np.shape(value) or (1,)) for key, value in values.items()},
-        action=ArraySpec("continuous", first.action_spec().shape, low=-1.0, high=1.0),
-        action_repeat=first._n_sub_steps,
-        max_episode_steps=0 if math.isinf(first._step_limit) else math.ceil(first._step_limit),
+        action=continuous if grid is None else grid.spec,
+        action_repeat=first._n_sub_steps * action_repeat,
+        max_episode_steps=0 if math.isinf(limit) else math.ceil(math.ceil(limit) / action_repeat),
     )
-    return DMControlEnvironment(spec, environments)
+    return DMControlEnvironment(spec, environments, grid, action_repeat)
 
 
 def task_names() -> list[str]:

@@ -242,7 +242,7 @@ class CartpoleMPC:
     """Plays ``dm_control/cartpole-swingup`` (an `Expert`); ``arguments`` are the adapter's.
 
     Raises:
-        ValueError: for any other task.
+        ValueError: for any other task, or an adapter that does not take its actions as they are.
     """
 
     name = "cartpole-mpc"
@@ -252,6 +252,11 @@ class CartpoleMPC:
         if task_name != TASK:
             raise ValueError(f"the expert {self.name!r} plays {TASK} only, not {task_name}")
         self._environment = dm_control.make(task_name, 1, **arguments)
+        if self._environment.grid is not None or self._environment.action_repeat != 1:
+            raise ValueError(
+                f"the expert {self.name!r} acts continuously, at every step; with action_grid or action_repeat choose "
+                "dm-control-mpc"
+            )
         physics = self._environment.environments[0].physics
         self._data = physics.data
         self._planner = Planner(physics.model.ptr, settings or PlannerSettings())

@@ -102,9 +102,13 @@ class DMControlMPC:
     def play(self, seed: int, noise: float = 0.0) -> ActionRecord:
         """One episode; ``noise`` is the standard deviation of bursts added to every number of the executed action.
 
-        The label [T, n] is what the plan said in the state that was really reached (DART, Laskey et al. 2017).
+        The label [T, n] is what the plan said in the state that was really reached (DART, Laskey et al. 2017). Where the
+        adapter holds actions for several steps, it is the mean of the plan over them, and where it has a grid, the
+        nearest of its actions.
         """
         settings, actions = self.settings, self._simulator.actions
+        grid, held = self._environment.grid, self._environment.action_repeat
+        replan = held * max(1, settings.replan // held)
         deadline = StepDeadline(self.name, self._task, seed, self._step_seconds)
         noise_sources = [bursts(each, noise) for each in np.random.default_rng(seed).spawn(actions)]
         self._environment.reset([0], [seed])
@@ -114,16 +118,17 @@ class DMControlMPC:
         rewards: list[np.float32] = []
         done = False
         while not done:
-            place = len(labels) % settings.replan
+            place = len(labels) * held % replan
             if place == 0:
                 if labels:
-                    planner.shift(settings.replan)
+                    planner.shift(replan)
                 iterations = settings.iterations if labels else settings.first_iterations
                 if not planner.improve(iterations, deadline.check):
                     raise deadline.failed("no plan led to a finite state; the simulation diverges here")
-            labels.append(planner.plan[place].astype(np.float32))
-            disturbed = labels[-1] + [next(source) for source in noise_sources]
-            executed.append(np.clip(disturbed, -1, 1).astype(np.float32))
+            planned = planner.plan[place : place + held].mean(0)
+            disturbed = np.clip(planned + [next(source) for source in noise_sources], -1, 1)
+            for actions_so_far, numbers in ((labels, planned), (executed, disturbed)):
+                actions_so_far.append(numbers.astype(np.float32) if grid is None else grid.nearest(numbers))
             step = self._environment.step(executed[-1][None])
             rewards.append(step.reward[0])
             done = bool(step.done[0])
