@@ -35,6 +35,7 @@ class Evaluation:
         returns: undiscounted, raw, float64 [n].
         lengths: steps, int64 [n].
         successes: the environment's own word on each episode, bool [n]; None where it never says.
+        asked: return that the policy asked for at the first step of each episode, float64 [n]; NaN where it asked none.
         seeds: int64 [n].
         versions: policy version of each episode, int64 [n]: all the same; -1 for random actions.
         unfinished: seeds whose episode the deadline cut or that never began.
@@ -44,6 +45,7 @@ class Evaluation:
     returns: np.ndarray
     lengths: np.ndarray
     successes: np.ndarray | None
+    asked: np.ndarray
     seeds: np.ndarray
     versions: np.ndarray
     unfinished: tuple[int, ...]
@@ -94,7 +96,12 @@ def evaluate(policy: Policy, environment: VectorEnvironment, seeds: Sequence[int
     """
     version = policy.version
     played = _play(
-        environment, seeds, deadline, lambda obs, first: policy.act(obs, first).action, heard=policy.rewarded
+        environment,
+        seeds,
+        deadline,
+        lambda obs, first: policy.act(obs, first).action,
+        heard=policy.rewarded,
+        asked=policy.asked_return,
     )
     if policy.version != version:
         raise RuntimeError(
@@ -141,8 +148,10 @@ def _play(
     deadline: float,
     choose: Chooser,
     heard: Callable[[np.ndarray], None] = lambda reward: None,
+    asked: Callable[[], np.ndarray] | None = None,
 ) -> Evaluation:
-    """The loop of `evaluate` and `random_return`; ``heard`` is told every step's rewards."""
+    """The loop of `evaluate` and `random_return`; ``heard`` is told every step's rewards, and ``asked`` says after each
+    choice which returns [E] are asked for."""
     started = time.monotonic()
     if len(set(seeds)) != len(seeds) or not len(seeds):
         raise ValueError(f"{environment.task.name}: evaluation needs distinct seeds and at least one, not {seeds!r}")
@@ -153,10 +162,14 @@ def _play(
     observation = environment.reset(range(num_envs), [seeds[0] if seed is None else seed for seed in playing])
     is_first = np.ones(num_envs, bool)
     returns, lengths = np.zeros(num_envs, np.float64), np.zeros(num_envs, np.int64)
-    finished: dict[int, tuple[float, int, bool | None]] = {}
+    wanted = np.full(num_envs, np.nan)
+    finished: dict[int, tuple[float, int, bool | None, float]] = {}
 
     while len(finished) < len(seeds) and time.monotonic() - started < deadline:
-        step = environment.step(choose(observation, is_first))
+        action = choose(observation, is_first)
+        if asked is not None and is_first.any():
+            wanted[is_first] = asked()[is_first]
+        step = environment.step(action)
         heard(step.reward)
         observation, is_first = step.observation, step.done.copy()
         returns += step.reward
@@ -165,7 +178,7 @@ def _play(
             seed = playing[slot]
             if seed is not None:
                 success = None if step.success is None else bool(step.success[slot])
-                finished[seed] = (float(returns[slot]), int(lengths[slot]), success)
+                finished[seed] = (float(returns[slot]), int(lengths[slot]), success, float(wanted[slot]))
                 playing[slot] = queues[slot].popleft() if queues[slot] else None
         if is_first.any():
             ended = np.flatnonzero(is_first).tolist()
@@ -179,6 +192,7 @@ def _play(
         returns=np.array([finished[seed][0] for seed in done], np.float64),
         lengths=np.array([finished[seed][1] for seed in done], np.int64),
         successes=None if None in successes or not done else np.array(successes, bool),
+        asked=np.array([finished[seed][3] for seed in done], np.float64),
         seeds=np.array(done, np.int64),
         versions=np.full(len(done), -1, np.int64),
         unfinished=tuple(seed for seed in seeds if seed not in finished),

@@ -70,6 +70,7 @@ def evaluate_text(
         returns=np.array(right, np.float64),
         lengths=np.ones(len(right), np.int64),
         successes=np.array(right, bool) if right else None,
+        asked=np.full(len(right), np.nan),
         seeds=np.array(seeds[: len(right)], np.int64),
         versions=np.full(len(right), policy.version, np.int64),
         unfinished=tuple(seeds[done:]),

@@ -96,6 +96,11 @@ class Context:
         """The newest timestep's whole action, [E, *action shape]."""
         self._action[:, -1] = torch.from_numpy(action_elements(action, self.task))
 
+    @property
+    def newest_return(self) -> torch.Tensor:
+        """Bin of the newest timestep's return to come, int64 [E]; -1 where nothing is said of it."""
+        return self._returns[:, -1]
+
     def set_return(self, bins: torch.Tensor) -> None:
         """Bin of the newest timestep's return to come, int64 [E]; -1 says nothing of it."""
         self._returns[:, -1] = bins

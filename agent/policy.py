@@ -17,7 +17,7 @@ from agent.context import Cached, Context, Prompt, Reader, Recompute
 from agent.sampling import Action, choose
 from agent.task import TaskSpec
 from agent.text_policy import TextPolicy
-from agent.tokenizer import bin_centres, encode_return
+from agent.tokenizer import bin_centres, encode_return, return_centres
 
 
 class Policy(Acting):
@@ -90,6 +90,14 @@ class Policy(Acting):
             self.context.set_element(element, value)
         action = torch.stack(chosen, dim=1).numpy().reshape(self.num_slots, *self.task.action.shape)
         return Action(action.astype(self.task.action.dtype), torch.stack(log_probs, dim=1).numpy())
+
+    def asked_return(self) -> np.ndarray:
+        """Return to come that is asked for at this step, float64 [E], to the bin it falls in; NaN where none is."""
+        if self.agent.config.returns == "off":
+            return np.full(self.num_slots, np.nan)
+        bins = self.context.newest_return
+        centres = return_centres(self.task, self.agent.config.return_bins).double()
+        return torch.where(bins < 0, torch.nan, centres[bins.clamp(min=0)]).numpy()
 
     def rewarded(self, reward: np.ndarray) -> None:
         """Say what reward, float [E], followed the action before; ``decoding.returns=target`` asks for it no more."""

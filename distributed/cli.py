@@ -23,6 +23,7 @@ COMMANDS = {
     "reference": "measure what random play reaches at the tasks of the catalogue, and note what experts reach",
     "models": "list the model presets and count their parameters, beside the paper's",
     "status": "say what a run is doing",
+    "report": "write one HTML page of a run: what it reached, how, and from what data",
     "stop": "end a run as Ctrl-C does: it leaves a checkpoint and no process",
     "doctor": "check this installation and say what to do",
 }

@@ -23,8 +23,8 @@ class ClusterConfig:
         object_store_megabytes: shared memory of a local Ray; it only carries weights, and six copies of them are
             plenty. Each process that reads them counts the pages it has touched in its resident memory.
         publish_seconds: between publications of weights; never two in flight.
-        pull_seconds: between an environment actor's questions for newer weights (``ray``; with ``serial`` it has them as
-            soon as they are published).
+        pull_seconds: between an environment actor's questions for newer weights (``ray``; with ``serial`` it has
+            them as soon as they are published).
         report_seconds: between the reports that the coordinator asks of every process.
         start_deadline_seconds: for all processes to be ready.
         stall_deadline_seconds: without progress, after which a process is replaced.

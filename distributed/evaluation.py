@@ -30,6 +30,7 @@ class Round:
         task: task name.
         version: of the policy.
         returns: of the finished episodes, in the order of their seeds.
+        asked: returns that were asked for at their first steps; NaN where none was.
         unfinished: episodes that the deadline cut.
         seconds: wall time, video included.
         video: where it was written; None for none.
@@ -39,6 +40,7 @@ class Round:
     task: str
     version: int
     returns: list[float]
+    asked: list[float]
     unfinished: int
     seconds: float
     video: str | None = None
@@ -128,6 +130,7 @@ def evaluate_task(
         task=actor.task,
         version=version,
         returns=[float(value) for value in played.returns],
+        asked=[float(value) for value in played.asked],
         unfinished=len(played.unfinished),
         seconds=time.monotonic() - started,
         video=None if video is None else str(video),

@@ -135,6 +135,9 @@ class Progress:
                 self._evaluations[f"evaluation/normalised/{each.task}"] = normalised
                 self._evaluations[f"evaluation/demonstrator_normalised/{each.task}"] = demonstrator
                 self._evaluations[f"evaluation/version/{each.task}"] = float(each.version)
+                asked = [value for value in each.asked if math.isfinite(value)]
+                if asked:
+                    self._evaluations[f"evaluation/asked_return/{each.task}"] = sum(asked) / len(asked)
                 if each.text is not None:
                     scores = {f"evaluation/{name}/{each.task}": value for name, value in vars(each.text).items()}
                     self._evaluations |= {name: value for name, value in scores.items() if not math.isnan(value)}
@@ -156,6 +159,8 @@ class Progress:
             for name in ("environment_steps", "frames", "episodes", "windows"):
                 values[f"actor/{name}_per_s/{task}"] = (counts[name] - before[name]) / elapsed
             values |= self._actor_scalars(task) | self._return_scalars(task)
+        for name, found in self.plan.demonstrations.items():
+            values[f"demonstrations/return/{self.plan.tasks[name].name}"] = found.demonstrator_return
         self._before = totals
         return values | self.evaluation_scalars()
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SCHEMA = 1
+_SCORES = ("mean_return", "normalised", "demonstrator_normalised")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,8 @@ class TaskResult:
         normalised: by the fixed random and reference returns of the task; NaN where they are unknown.
         demonstrator_normalised: 0 is random play and 1 the mean demonstration of this run; NaN where unknown.
         text: further scores of a text task; None for others.
+        returns: of each episode, in the order of their seeds.
+        asked: returns that were asked for at their first steps (``agent.returns``), NaN where none was.
     """
 
     episodes: int
@@ -41,6 +44,14 @@ class TaskResult:
     normalised: float
     demonstrator_normalised: float
     text: TextScores | None = None
+    returns: list[float] = dataclasses.field(default_factory=list)
+    asked: list[float] = dataclasses.field(default_factory=list)
+
+    @property
+    def mean_asked(self) -> float | None:
+        """Mean of the returns that were asked for; None where none was."""
+        known = [value for value in self.asked if not math.isnan(value)]
+        return sum(known) / len(known) if known else None
 
 
 def task_result(
@@ -49,8 +60,11 @@ def task_result(
     random_return: float | None,
     demonstrator_return: float | None,
     text: TextScores | None = None,
+    asked: Sequence[float] = (),
 ) -> TaskResult:
-    """Score raw returns [n]; ``random_return`` and ``demonstrator_return`` are None or NaN where unknown.
+    """Score raw returns [n], with those that were ``asked`` for, if any.
+
+    ``random_return`` and ``demonstrator_return`` are None or NaN where unknown.
 
     Where the run measured no random return, the fixed one of the task stands in for it.
     """
@@ -64,6 +78,8 @@ def task_result(
         normalised=task.normalised(mean),
         demonstrator_normalised=(mean - low) / span if span else math.nan,
         text=text,
+        returns=list(returns),
+        asked=list(asked),
     )
 
 
@@ -91,11 +107,13 @@ class Result:
     failed: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain-data form; NaN becomes ``None``, and only text tasks have a ``text``."""
+        """Plain-data form; NaN becomes ``None``. Only text tasks have a ``text``, and only asked returns are there."""
         data = {"schema": SCHEMA} | dataclasses.asdict(self)
-        for task in data["tasks"].values():
+        for name, task in data["tasks"].items():
             if task["text"] is None:
                 del task["text"]
+            if self.tasks[name].mean_asked is None:
+                del task["asked"]
         return _without_nan(data)
 
     @classmethod
@@ -106,9 +124,11 @@ class Result:
             raise ValueError(f"the result is not of schema {SCHEMA}")
         tasks = {
             name: TaskResult(
-                **{key: _number(value) for key, value in task.items() if key not in ("ci95_mean_return", "text")},
+                **{key: _number(value) for key, value in task.items() if key in ("episodes", *_SCORES)},
                 ci95_mean_return=(_number(task["ci95_mean_return"][0]), _number(task["ci95_mean_return"][1])),
                 text=TextScores(**{k: _number(v) for k, v in task["text"].items()}) if task.get("text") else None,
+                returns=[_number(value) for value in task.get("returns", [])],
+                asked=[_number(value) for value in task.get("asked", [])],
             )
             for name, task in data.pop("tasks").items()
         }
@@ -140,13 +160,18 @@ def result_table(result: Result) -> Table:
         "demonstrator normalised: 0 is random play, 1 the mean demonstration; normalised: by the task's fixed returns",
     )
     table.add_column("task")
-    for column in ("episodes", "mean return", "95% interval", "demonstrator\nnormalised", "normalised"):
+    asked = any(task.mean_asked is not None for task in result.tasks.values())
+    columns = ["episodes", "mean return", "95% interval", "demonstrator\nnormalised", "normalised"]
+    for column in columns + ["asked for"] * asked:
         table.add_column(column, justify="right")
     for name, task in sorted(result.tasks.items()):
         low, high = task.ci95_mean_return
         interval = f"{_shown(low, '.4g')} to {_shown(high, '.4g')}"
         scores = (_shown(task.demonstrator_normalised, ".2f"), _shown(task.normalised, ".2f"))
-        table.add_row(name, str(task.episodes), _shown(task.mean_return, ".4g"), interval, *scores)
+        row = [name, str(task.episodes), _shown(task.mean_return, ".4g"), interval, *scores]
+        if asked:
+            row.append("-" if task.mean_asked is None else f"{task.mean_asked:.4g}")
+        table.add_row(*row)
     return table
 
 

@@ -11,7 +11,7 @@ from agent.task import MAX_DISCRETE_VALUES, ArraySpec
 
 
 class ActionGrid:
-    """``points`` evenly spaced levels in [-1, 1] for each of ``elements`` numbers; an action is one of all combinations.
+    """``points`` evenly spaced levels in [-1, 1] for each of ``elements`` numbers; an action is one combination.
 
     The first element counts slowest. Raises ValueError for fewer than two points or more actions than ids.
     """

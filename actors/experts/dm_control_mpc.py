@@ -102,8 +102,8 @@ class DMControlMPC:
     def play(self, seed: int, noise: float = 0.0) -> ActionRecord:
         """One episode; ``noise`` is the standard deviation of bursts added to every number of the executed action.
 
-        The label [T, n] is what the plan said in the state that was really reached (DART, Laskey et al. 2017). Where the
-        adapter holds actions for several steps, it is the mean of the plan over them, and where it has a grid, the
+        The label [T, n] is what the plan said in the state that was really reached (DART, Laskey et al. 2017). Where
+        the adapter holds actions for several steps, it is the mean of the plan over them, and where it has a grid, the
         nearest of its actions.
         """
         settings, actions = self.settings, self._simulator.actions

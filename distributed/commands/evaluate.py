@@ -81,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
             demonstrations.random_return if demonstrations else None,
             demonstrations.demonstrator_return if demonstrations else None,
             played.text,
+            played.asked,
         )
         unfinished += played.unfinished
         print(f"{actor.task}: {len(played.returns)} episodes in {played.seconds:.0f} s", flush=True)

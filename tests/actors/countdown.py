@@ -105,3 +105,7 @@ class ConstantPolicy:
 
     def rewarded(self, reward: np.ndarray) -> None:
         assert reward.shape == (self.num_slots,)
+
+    def asked_return(self) -> np.ndarray:
+        """The number of times that it was asked to act, so that a test sees when it was read."""
+        return np.full(self.num_slots, float(len(self.first_flags)))

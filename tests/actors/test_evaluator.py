@@ -51,6 +51,11 @@ def test_a_deadline_reports_what_is_unfinished_and_averages_only_whole_episodes(
     assert evaluation.mean_return == 2.5
 
 
+def test_what_is_asked_for_is_that_of_each_episodes_first_step() -> None:
+    evaluation = evaluate(ConstantPolicy(1), Countdown(1), [0, 3, 1], deadline=10)  # 2, 5 and 3 steps, one by one
+    assert evaluation.asked.tolist() == [1.0, 3.0, 8.0]
+
+
 def test_nothing_finished_is_nan_not_zero() -> None:
     evaluation = evaluate(ConstantPolicy(2), Countdown(2), [4, 5], deadline=0.0)
     assert evaluation.unfinished == (4, 5) and evaluation.episodes == 0

@@ -272,6 +272,7 @@ def test_the_return_asked_for_is_the_target_minus_what_was_earned() -> None:
         policy.act(random_observation(CONTROL, (2,), rng), np.array([step in (0, 3), step == 0]))
         bins = policy.context.inputs(None, 1).returns[:, 0]
         asked.append(return_centres(CONTROL, 128)[bins].tolist())
+        assert policy.asked_return().tolist() == pytest.approx(asked[-1])
         policy.rewarded(np.array([100.0, 300.0]))
     expected = [(900, 900), (800, 600), (700, 300), (900, 0), (800, 0)]
     for given, wanted in zip(asked, expected):

@@ -1,5 +1,6 @@
 """The form of result.json, which other programs read."""
 
+import dataclasses
 import json
 import math
 
@@ -57,6 +58,7 @@ def test_the_form_is_exactly_that_of_schema_1(tmp_path):
         "ci95_mean_return": list(make_result().tasks[TASK.name].ci95_mean_return),
         "normalised": pytest.approx(0.4),
         "demonstrator_normalised": pytest.approx(0.5),
+        "returns": [20.0, 40.0, 60.0, 80.0],
     }
     assert data["tasks"]["atari/boxing"]["mean_return"] is None
     assert data["tasks"]["atari/boxing"]["ci95_mean_return"] == [None, None]
@@ -67,6 +69,22 @@ def test_round_trip(tmp_path):
     again = Result.read(tmp_path / "result.json")
     assert again.to_json() == make_result().to_json()
     assert math.isnan(again.tasks["atari/boxing"].mean_return)
+
+
+def test_asked_returns_are_kept_and_shown_where_there_are_any(tmp_path):
+    scored = task_result([50.0, 70.0], TASK, 0.0, 100.0, asked=[90.0, math.nan])
+    result = dataclasses.replace(make_result(), tasks=make_result().tasks | {TASK.name: scored})
+    result.write(tmp_path / "result.json")
+    again = Result.read(tmp_path / "result.json").tasks[TASK.name]
+    assert again.returns == [50.0, 70.0] and again.asked[0] == 90.0 and math.isnan(again.asked[1])
+    assert again.mean_asked == 90.0
+    out = printer()
+    with out.capture() as shown:
+        out.print(result_table(result))
+    assert "asked for" in shown.get() and "90" in shown.get()
+    with out.capture() as shown:
+        out.print(result_table(make_result()))
+    assert "asked for" not in shown.get()
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", '{"schema": 2, "tasks": {}}', '{"schema": 1, "tasks": {"a/b": {}}}'])
