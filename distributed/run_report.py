@@ -84,8 +84,8 @@ def _results(result: Result | None) -> str:
         body.append([name, str(task.episodes), _number(task.mean_return), interval, *scores])
     body += [[name, why, *[""] * 5] for name, why in sorted(result.failed.items())]
     note = (
-        "Demonstrator normalised: 0 is random play, 1 the mean demonstration of this run; normalised: by the task's fixed "
-        f"returns. Final checkpoint (version {result.policy_version}), decoding {result.decoding}."
+        "Demonstrator normalised: 0 is random play, 1 the mean demonstration of this run; normalised: by the task's "
+        f"fixed returns. Final checkpoint (version {result.policy_version}), decoding {result.decoding}."
     )
     return _table(header, body) + f'<p class="note">{html.escape(note)}</p>'
 
@@ -97,14 +97,16 @@ def _task_panels(rows: Sequence[Row], task: str, found: TaskResult | None) -> st
         Line(f"evaluation/return/{task}", "evaluated", "o"),
     ]
     sources = sorted(_named(rows, "share/", f"/{task}"))
+    entropy = [("entropy", "entropy"), ("entropy_multiplier", "multiplier")]
+    value = [("value", "mean"), ("advantage_scale", "advantage scale")]
     panels = [
         ("return", returns),
         ("loss, nats", [Line(f"learner/loss/{task}", "loss")]),
-        ("entropy, share of the most", [Line(f"learner/entropy/{task}", "entropy"), Line(f"learner/entropy_multiplier/{task}", "multiplier")]),
-        ("value of states, points", [Line(f"learner/value/{task}", "mean"), Line(f"learner/advantage_scale/{task}", "advantage scale")]),
+        ("entropy, share of the most", [Line(f"learner/{name}/{task}", label) for name, label in entropy]),
+        ("value of states, points", [Line(f"learner/{name}/{task}", label) for name, label in value]),
         ("share of a batch", [Line(f"share/{source}/{task}", source) for source in sources]),
-        ("windows in replay", [Line(f"replay/size/{source}/{task}", source) for source in ("demonstrations", "online", "good")]),
-    ]  # fmt: skip
+        ("windows in replay", [Line(f"replay/size/{source}/{task}", source) for source in sources]),
+    ]
 
     def final(axes: Sequence[Any]) -> None:
         if found is not None and not math.isnan(found.mean_return):
@@ -134,9 +136,7 @@ def _calibration(found: TaskResult) -> str:
 
 
 def _run_panels(rows: Sequence[Row]) -> str:
-    losses = sorted(
-        {name for row in rows for name in row["values"] if name.startswith("learner/loss/") and name.count("/") == 2}
-    )
+    losses = sorted(name for name in _names(rows) if name.startswith("learner/loss/") and name.count("/") == 2)
     reuse = sorted(name for name in _names(rows) if name.startswith("replay/reuse/"))
     memory = sorted(name for name in _names(rows) if name.startswith("memory_mb/"))
     panels = [
