@@ -63,7 +63,11 @@ class Agent(nn.Module):
         self.action_values = ActionValues(config.width, config.value_bins) if config.value_bins else None
         for task in tasks:
             self.observation.check(task)
-            self.legal(task)
+            legal = self.legal(task)
+            if config.value_bins and task.action.kind == "discrete":
+                # No action is preferred at first: chance would be acted on before anything is known of values.
+                with torch.no_grad():
+                    self.tokens.weight[legal.start : legal.stop] = 0.0
             if config.returns != "off" and task.return_range is None and not task.says_text:
                 raise ValueError(f"{task.name} has no return_range, which agent.returns={config.returns} needs")
 

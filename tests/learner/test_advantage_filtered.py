@@ -86,6 +86,15 @@ def probabilities(learner: Learner, places: list[int], actions: list[int], asked
     return np.array([probability, 1 - probability])[:: 1 if chosen.action[0] == 0 else -1]
 
 
+def test_at_first_no_action_is_preferred_and_all_values_are_low() -> None:
+    learner = make_learner([episode([0], [0], [0.0])])
+    assert probabilities(learner, [0], []) == pytest.approx([0.5, 0.5])
+    values = learner.agent.action_values
+    assert values is not None
+    worth = values.expected(values(torch.randn(5, 32), learner.agent.tokens.weight[:2]))
+    assert (worth > 0).all() and (worth < 0.2).all()
+
+
 def test_targets_sum_rewards_to_the_crops_end_and_no_further_than_a_termination() -> None:
     reward = torch.tensor([[1.0, 2.0, 4.0, 8.0]] * 3)
     value = torch.tensor([[10.0, 20.0, 30.0, 40.0]] * 3)
@@ -118,8 +127,9 @@ def test_it_stitches_halves_of_episodes_that_nobody_played_together() -> None:
     good, bad = episode([2, 3], [1, 1], [0.0, 1.0]), episode([2, 3], [1, 0], [0.0, 0.0])
     windows = [leave, failed, good, bad] * 10
     improving, conditioned = make_learner(windows, n_step=1), make_learner(windows, returns="masked")
-    for _ in range(200):
+    for _ in range(400):
         improving.step()
+    for _ in range(200):
         conditioned.step()
     assert probabilities(improving, [1], [])[1] > 0.9
     assert probabilities(improving, [1, 3], [1])[1] > 0.9
@@ -138,9 +148,11 @@ def test_demonstrations_without_rewards_are_imitated_and_their_values_not_learne
 def test_a_floor_keeps_the_policy_from_one_action() -> None:
     windows = [episode([0], [action], [float(action)]) for action in (0, 1)]
     free, floored = make_learner(windows), make_learner(windows, entropy_floor=0.5)
-    for _ in range(200):
+    for step in range(200):
         free.step()
         floored.step()
+        if step == 150:
+            free.metrics()  # those from here on are looked at
     assert free.metrics()["entropy/test/places"] < 0.2
     assert floored.metrics()["entropy_multiplier/test/places"] > 0
     assert probabilities(floored, [0], [])[0] > 2 * probabilities(free, [0], [])[0]
