@@ -35,6 +35,8 @@ class EvaluationConfig:
 
     Attributes:
         every_seconds: between monitoring rounds; 0: none.
+        every_steps: learner steps between them instead; 0: by the clock. Only ``cluster.mode=serial`` evaluates in step
+            with its learner.
         episodes: of a monitoring round, per task.
         final_episodes: of the final evaluation, per task; 0: each actor config's ``evaluation_episodes``.
         final_minutes: deadline of the final evaluation, all tasks together.
@@ -45,6 +47,7 @@ class EvaluationConfig:
     """
 
     every_seconds: float = 60.0
+    every_steps: int = 0
     episodes: int = 10
     final_episodes: int = 0
     final_minutes: float = 4.0
@@ -134,6 +137,7 @@ NOT_NEGATIVE = (
     "stop.wall_minutes",
     "stop.environment_steps",
     "evaluation.every_seconds",
+    "evaluation.every_steps",
     "evaluation.episodes",
     "evaluation.final_episodes",
 )
@@ -173,6 +177,10 @@ def validate(config: TrainConfig) -> None:
     for key in NOT_NEGATIVE:
         if not (value := _get(config, key)) >= 0:
             raise ValueError(f"{key} must not be negative, not {value}")
+    if config.evaluation.every_steps and config.cluster.mode != "serial":
+        raise ValueError(
+            "evaluation.every_steps needs cluster.mode=serial; with processes use evaluation.every_seconds"
+        )
     if config.stop.learner_steps > config.learner.steps:
         raise ValueError(
             f"stop.learner_steps ({config.stop.learner_steps}) is beyond learner.steps ({config.learner.steps}), where "

@@ -77,7 +77,7 @@ def monitoring_round(plan: RunPlan, name: str, agent: Agent, published: Publishe
         config.decoding,
         episodes=config.episodes,
         first_seed=MONITORING_SEEDS + number * config.episodes,
-        seconds=max(10.0, config.every_seconds),
+        seconds=60 * config.final_minutes if config.every_steps else max(10.0, config.every_seconds),
         seed=number,
     )
 

@@ -67,7 +67,7 @@ class SerialRun:
             for name, actor in self.config.actors.items()
             for number in range(actor.num_actors)
         ]
-        self._monitored_at = time.monotonic()
+        self._monitored_at, self._monitored_step = time.monotonic(), 0
         self._rounds = 0
 
     def _replayer(self, name: str, shard: int, address: str) -> Any:
@@ -118,8 +118,7 @@ class SerialRun:
         if self.reporter.due:
             self._collect()
             self.reporter.point()
-        every = self.config.evaluation.every_seconds
-        if every > 0 and time.monotonic() - self._monitored_at >= every:
+        if self._monitoring_due():
             self._monitor()
 
     def _end(self) -> str:
@@ -135,13 +134,23 @@ class SerialRun:
             identity = {"actor_id": actor.identity.actor_id, "incarnation": actor.identity.incarnation}
             self.progress.of_actor(task, vars(actor.report()) | identity)
 
+    def _monitoring_due(self) -> bool:
+        config, step = self.config.evaluation, self.learner.learner.step_count
+        if config.every_steps:
+            return step % config.every_steps == 0 and step > self._monitored_step
+        return config.every_seconds > 0 and time.monotonic() - self._monitored_at >= config.every_seconds
+
     def _monitor(self) -> None:
-        self._monitored_at = time.monotonic()
+        self._monitored_step = self.learner.learner.step_count
         published = self.store.newer_than(-1)
         assert published is not None  # the learner publishes before its first step
         rounds = [monitoring_round(self.plan, name, self._agent(), published, self._rounds) for name in self.plan.tasks]
         self._rounds += 1
         self.progress.of_evaluator(rounds)
+        if self.config.evaluation.every_steps:  # a point of its own, at this very step
+            self._collect()
+            self.reporter.point()
+        self._monitored_at = time.monotonic()
 
     def _evaluate(self) -> list[Round]:
         agent, version = self._agent(), self.learner.learner.version

@@ -22,8 +22,8 @@ def config_of(cartpole_set, tmp_path, steps):
             "actors=[cartpole_v1]", f"actors.cartpole_v1.demonstrations={cartpole_set}", "cluster=serial",
             "name=serial", f"logging.folder={tmp_path}", "logging.every_seconds=0.2", "logging.console=off",
             "actors.cartpole_v1.envs_per_actor=4", "agent.width=32", "agent.layers=1", "agent.heads=2",
-            "learner.windows_per_batch=8", f"stop.learner_steps={steps}", "cluster.publish_seconds=0",
-            "cluster.pull_seconds=0.1", "evaluation.every_seconds=1", "evaluation.episodes=2",
+            "learner.windows_per_batch=8", f"stop.learner_steps={steps}", "cluster.serial_steps=4",
+            "evaluation.every_steps=20", "evaluation.episodes=2",
             "evaluation.final_episodes=3", "evaluation.video_steps=20", "learner.good_threshold=-1",
             "actors.cartpole_v1.num_replayers=2", "actors.cartpole_v1.demonstrations_top=3",
         ]
@@ -40,6 +40,8 @@ def test_a_run_in_one_process_its_play_as_an_expert_and_its_resume(cartpole_set,
     assert (run.videos / "gymnasium-CartPole-v1.mp4").stat().st_size > 0
     values = {name for row in read_rows(run.metrics) for name in row["values"]}
     assert {"learner/loss", "return/gymnasium/CartPole-v1", "lag/versions_mean"} <= values
+    evaluated = "evaluation/return/gymnasium/CartPole-v1"
+    assert [row["learner_steps"] for row in read_rows(run.metrics) if evaluated in row["values"]] == [20, 40]
     assert latest_checkpoint(run.checkpoints).name == "000000040"
 
     out = tmp_path / "its-play"

@@ -1,0 +1,205 @@
+"""Learning without demonstrations: `experiment=cartpole` or `experiment=balance`, beside PPO of stable-baselines3.
+
+    python -m studies.from_nothing --task cartpole [--seeds 0 1 2 3 4] [--out docs/results/cartpole.json] [key=value ...]
+
+Each seed is one `clowder train`, in ``runs/<task>-seed<N>`` (kept, and not trained again), evaluated in step with the
+learner by the policy as it acts, on monitoring seeds, and at the end on reporting seeds. *Solved at* is the first of three
+evaluations in a row that reach the bar; *held* says whether all later ones did. PPO plays the same environment (through
+the same adapter), with settings of RL Baselines3 Zoo for CartPole, and is evaluated as often, as it acts and greedily.
+CPU seconds are of whole processes, their evaluations left out for PPO and included for Clowder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from actors.config import ActorConfig
+from actors.environments.make import make_environment
+from actors.seeds import MONITORING_SEEDS
+from distributed.compose import compose
+from distributed.metrics import read_rows
+from distributed.report import write_report
+from distributed.result import Result
+
+EXPERIMENTS = {"cartpole": ("cartpole_v1", 475.0), "balance": ("cartpole_balance", 900.0)}
+"""Actor config and bar of each task, by the name of its experiment."""
+IN_A_ROW = 3
+EPISODES = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One evaluation: after so many environment steps, the mean return of the policy as it acts."""
+
+    environment_steps: int
+    mean_return: float
+
+
+def solved_at(points: Sequence[Point], bar: float) -> int | None:
+    """Environment steps of the first of three evaluations in a row that reach the bar; None where there are none."""
+    for first in range(len(points) - IN_A_ROW + 1):
+        if all(point.mean_return >= bar for point in points[first : first + IN_A_ROW]):
+            return points[first].environment_steps
+    return None
+
+
+def held(points: Sequence[Point], bar: float) -> bool:
+    """Whether it is solved, and every evaluation from then on reaches the bar."""
+    at = solved_at(points, bar)
+    return at is not None and all(point.mean_return >= bar for point in points if point.environment_steps >= at)
+
+
+def clowder(experiment: str, seed: int, runs: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Train one seed, unless it is there, and read its evaluations."""
+    name, bar = EXPERIMENTS[experiment]
+    folder = runs / f"{experiment}-seed{seed}"
+    task = compose([f"experiment={experiment}"]).actors[name].task
+    timing = folder / "cpu.json"
+    if not (folder / "result.json").exists():
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        words = [f"experiment={experiment}", f"name={folder.name}", f"seed={seed}", f"logging.folder={runs}"]
+        subprocess.run([sys.executable, "-m", "distributed.cli", "train", *words, *overrides], check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        timing.write_text(json.dumps({"cpu_seconds": spent}))
+    evaluated = f"evaluation/return/{task}"
+    points = [
+        Point(row["environment_steps"], row["values"][evaluated])
+        for row in read_rows(folder / "metrics.jsonl")
+        if evaluated in row["values"]
+    ]
+    result = Result.read(folder / "result.json")
+    return {
+        "seed": seed,
+        "points": [dataclasses.asdict(point) for point in points],
+        "solved_at": solved_at(points, bar),
+        "held": held(points, bar),
+        "final": result.tasks[task].mean_return,
+        "final_ci95": result.tasks[task].ci95_mean_return,
+        "environment_steps": result.environment_steps,
+        "learner_steps": result.learner_steps,
+        "cpu_seconds": json.loads(timing.read_text())["cpu_seconds"] if timing.exists() else None,
+    }
+
+
+class Adapted(gymnasium.Env[np.ndarray, int]):
+    """One environment of Clowder as Gymnasium has them; arrays of an observation are laid end to end."""
+
+    def __init__(self, config: ActorConfig, seed: int) -> None:
+        self._environment = make_environment(config, 1)
+        size = sum(spec.size for spec in self._environment.task.observation.values())
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(self._environment.task.action.num_values)  # type: ignore[assignment]
+        self._seed = seed
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        """Seeds count up, so that each episode has its own."""
+        self._seed = self._seed + 1 if seed is None else seed
+        return self._flat(self._environment.reset([0], [self._seed])), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        """One step."""
+        step = self._environment.step(np.array([action], np.int32))
+        return (
+            self._flat(step.observation),
+            float(step.reward[0]),
+            bool(step.terminated[0]),
+            bool(step.truncated[0]),
+            {},
+        )
+
+    def _flat(self, observation: dict[str, Any]) -> np.ndarray:
+        return np.concatenate([np.ravel(value[0]) for value in observation.values()]).astype(np.float32)
+
+
+def ppo(experiment: str, seed: int, steps: int, every: int) -> dict[str, Any]:
+    """Train PPO for so many environment steps, evaluating it every so many, sampled (as it acts) and greedily."""
+    import torch
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.evaluation import evaluate_policy
+
+    torch.set_num_threads(1)
+    name, bar = EXPERIMENTS[experiment]
+    actor = compose([f"experiment={experiment}"]).actors[name]
+    training = make_vec_env(lambda: Adapted(actor, 10_000 * seed), 8)
+    testing = make_vec_env(lambda: Adapted(actor, MONITORING_SEEDS), 1)
+    # RL Baselines3 Zoo's settings for CartPole-v1, without their decay.
+    model = PPO(
+        "MlpPolicy", training, n_steps=32, batch_size=256, n_epochs=20, gae_lambda=0.8, gamma=0.98, ent_coef=0.0,
+        learning_rate=1e-3, clip_range=0.2, seed=seed, device="cpu",
+    )  # fmt: skip
+    points, greedy, spent = [], [], 0.0
+    while model.num_timesteps < steps:
+        began = time.process_time()
+        model.learn(every, reset_num_timesteps=False)
+        spent += time.process_time() - began
+        for found, deterministic in ((points, False), (greedy, True)):
+            mean, _ = evaluate_policy(model, testing, EPISODES, deterministic=deterministic)
+            found.append(Point(model.num_timesteps, float(np.mean(mean))))
+        print(f"PPO, seed {seed}: {points[-1]} (greedy {greedy[-1].mean_return:.0f})", flush=True)
+    training.close()
+    testing.close()
+    return {
+        "seed": seed,
+        "points": [dataclasses.asdict(point) for point in points],
+        "greedy": [dataclasses.asdict(point) for point in greedy],
+        "solved_at": solved_at(points, bar),
+        "solved_at_greedy": solved_at(greedy, bar),
+        "held": held(points, bar),
+        "cpu_seconds": spent,
+    }
+
+
+def main() -> None:
+    """Train what is missing, print JSON and a table."""
+    parser = argparse.ArgumentParser(description="learning without demonstrations, beside PPO")
+    parser.add_argument("--task", choices=tuple(EXPERIMENTS), default="cartpole")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
+    parser.add_argument("--ppo-steps", type=int, default=0, help="of PPO (default: as many as Clowder's)")
+    parser.add_argument("--out", type=Path, help="write the JSON here too")
+    parser.add_argument("overrides", nargs="*", help="key=value of the runs")
+    options = parser.parse_args()
+    if importlib.util.find_spec("stable_baselines3") is None:
+        parser.error("PPO needs stable-baselines3: pip install -c constraints.txt -e '.[bench]'")
+    bar = EXPERIMENTS[options.task][1]
+    ours = [clowder(options.task, seed, options.runs, options.overrides) for seed in options.seeds]
+    steps = options.ppo_steps or max(run["environment_steps"] for run in ours)
+    every = ours[0]["points"][0]["environment_steps"]
+    theirs = [ppo(options.task, seed, steps, every) for seed in options.seeds]
+    write_report("studies.from_nothing", {"bar": bar, "clowder": ours, "ppo": theirs}, options.out)
+    print(
+        "\n| agent | seed | solved at | held | final (95%) | environment steps | CPU s |\n|---|---|---|---|---|---|---|"
+    )
+    for run in ours:
+        low, high = run["final_ci95"]
+        final = f"{run['final']:.1f} ({low:.1f} to {high:.1f})"
+        cpu = "-" if run["cpu_seconds"] is None else f"{run['cpu_seconds']:.0f}"
+        print(
+            f"| Clowder | {run['seed']} | {run['solved_at']} | {run['held']} | {final} | {run['environment_steps']} | {cpu} |"
+        )
+    for run in theirs:
+        last = run["points"][-1]
+        cpu = f"{run['cpu_seconds']:.0f}"
+        print(
+            f"| PPO | {run['seed']} | {run['solved_at']} (greedy {run['solved_at_greedy']}) | {run['held']} | "
+            f"{last['mean_return']:.1f} | {last['environment_steps']} | {cpu} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
