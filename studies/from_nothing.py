@@ -1,12 +1,12 @@
 """Learning without demonstrations: `experiment=cartpole` or `experiment=balance`, beside PPO of stable-baselines3.
 
-    python -m studies.from_nothing --task cartpole [--seeds 0 1 2 3 4] [--out docs/results/cartpole.json] [key=value ...]
+    python -m studies.from_nothing --task cartpole [--seeds 0 1 2 3 4] [--out docs/results/cartpole.json]
 
 Each seed is one `clowder train`, in ``runs/<task>-seed<N>`` (kept, and not trained again), evaluated in step with the
-learner by the policy as it acts, on monitoring seeds, and at the end on reporting seeds. *Solved at* is the first of three
-evaluations in a row that reach the bar; *held* says whether all later ones did. PPO plays the same environment (through
-the same adapter), with settings of RL Baselines3 Zoo for CartPole, and is evaluated as often, as it acts and greedily.
-CPU seconds are of whole processes, their evaluations left out for PPO and included for Clowder.
+learner by the policy as it acts, on monitoring seeds, and at the end on reporting seeds. *Solved at* is the first of
+three evaluations in a row that reach the bar; *held* says whether all later ones did. PPO plays the same environment
+(through the same adapter), with settings of RL Baselines3 Zoo for CartPole, and is evaluated as often, as it acts and
+greedily. CPU seconds are of whole processes; evaluations are left out for PPO and included for Clowder.
 """
 
 from __future__ import annotations
@@ -142,7 +142,9 @@ def ppo(experiment: str, seed: int, steps: int, every: int) -> dict[str, Any]:
         "MlpPolicy", training, n_steps=32, batch_size=256, n_epochs=20, gae_lambda=0.8, gamma=0.98, ent_coef=0.0,
         learning_rate=1e-3, clip_range=0.2, seed=seed, device="cpu",
     )  # fmt: skip
-    points, greedy, spent = [], [], 0.0
+    points: list[Point] = []
+    greedy: list[Point] = []
+    spent = 0.0
     while model.num_timesteps < steps:
         began = time.process_time()
         model.learn(every, reset_num_timesteps=False)
