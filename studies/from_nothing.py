@@ -184,23 +184,18 @@ def main() -> None:
     every = ours[0]["points"][0]["environment_steps"]
     theirs = [ppo(options.task, seed, steps, every) for seed in options.seeds]
     write_report("studies.from_nothing", {"bar": bar, "clowder": ours, "ppo": theirs}, options.out)
-    print(
-        "\n| agent | seed | solved at | held | final (95%) | environment steps | CPU s |\n|---|---|---|---|---|---|---|"
-    )
+    print("\n| agent | seed | solved at | held | final | environment steps | CPU s |\n|---|---|---|---|---|---|---|")
     for run in ours:
         low, high = run["final_ci95"]
         final = f"{run['final']:.1f} ({low:.1f} to {high:.1f})"
         cpu = "-" if run["cpu_seconds"] is None else f"{run['cpu_seconds']:.0f}"
-        print(
-            f"| Clowder | {run['seed']} | {run['solved_at']} | {run['held']} | {final} | {run['environment_steps']} | {cpu} |"
-        )
+        cells = ["Clowder", run["seed"], run["solved_at"], run["held"], final, run["environment_steps"], cpu]
+        print(f"| {' | '.join(map(str, cells))} |")
     for run in theirs:
-        last = run["points"][-1]
-        cpu = f"{run['cpu_seconds']:.0f}"
-        print(
-            f"| PPO | {run['seed']} | {run['solved_at']} (greedy {run['solved_at_greedy']}) | {run['held']} | "
-            f"{last['mean_return']:.1f} | {last['environment_steps']} | {cpu} |"
-        )
+        last, solved = run["points"][-1], f"{run['solved_at']} (greedy {run['solved_at_greedy']})"
+        final, steps = f"{last['mean_return']:.1f}", last["environment_steps"]
+        cells = ["PPO", run["seed"], solved, run["held"], final, steps, f"{run['cpu_seconds']:.0f}"]
+        print(f"| {' | '.join(map(str, cells))} |")
 
 
 if __name__ == "__main__":
