@@ -1,6 +1,6 @@
 """Experts by name, those included that are made of what is on disk: ``run:FOLDER`` plays a run's newest checkpoint,
 ``track:SET`` the best way that an explorer found, although sticky actions push it aside, and ``track:SET+run:FOLDER``
-labels with what it would do the episodes that the run steers."""
+labels with what it would do the episodes that the run steers. ``weak:LEVEL:EXPERT`` is another one that errs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,17 @@ RUN, TRACK = "run:", "track:"
 
 def expert_of(name: str, config: ActorConfig, config_dirs: Sequence[str] = ()) -> Expert:
     """The expert of a name for the task of ``config``; ClowderError for what there is not."""
+    from actors.experts import weak_expert
     from actors.experts.make import make_expert
 
     with refusing(""):
+        if name.startswith(weak_expert.PREFIX):
+            level, _, errs = name.removeprefix(weak_expert.PREFIX).partition(":")
+            try:
+                strength = float(level)
+            except ValueError:
+                raise ValueError(f"--expert weak:LEVEL:EXPERT needs a number, not {level!r}") from None
+            return weak_expert.WeakExpert(expert_of(errs, config, config_dirs), strength)
         if name.startswith(RUN):
             return run_expert(name.removeprefix(RUN), config, config_dirs)
         if name.startswith(TRACK):

@@ -23,6 +23,7 @@ from actors.demonstrations.minari_form import encode_episode
 from actors.demonstrations.simulation import simulate
 from actors.environments.vector_environment import VectorEnvironment
 from actors.experts.expert import Expert
+from actors.experts.weak_expert import PREFIX
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,8 @@ class EpisodeMaker:
         environment: one copy of the task, in which the episode is played again; closed by `close`.
         rows: whether to make Minari's tables.
         deadline: seconds that one episode may take; needs the main thread (elsewhere nobody can interrupt it).
+
+    Episodes that the environment calls failed are not demonstrations, except a `WeakExpert`'s.
     """
 
     def __init__(self, expert: Expert, environment: VectorEnvironment, rows: bool, deadline: float) -> None:
@@ -75,7 +78,7 @@ class EpisodeMaker:
             return self.refused(seed, noise, f"no episode within the deadline of {self._deadline:g} s")
         except Exception as error:
             return self.refused(seed, noise, f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}")
-        if episode.success is False:
+        if episode.success is False and not self._expert.name.startswith(PREFIX):
             return Attempt(seed, noise, problem=self._says(seed, noise, "it failed"))
         return Attempt(
             seed,

@@ -26,6 +26,7 @@ from actors.environments.make import make_environment
 from actors.environments.vector_environment import VectorEnvironment
 from actors.evaluator import random_return
 from actors.experts.expert import Expert
+from actors.experts.weak_expert import PREFIX
 from actors.seeds import LAST_SEED
 
 RANDOM_EPISODES = (20, 500)
@@ -258,7 +259,8 @@ class Recording:
                     noise={"levels": list(order.noise_levels), "share": order.noise_share}
                     if order.noise_levels
                     else {},
-                    kept="every episode that the environment does not call failed",
+                    kept="every episode"
+                    + ("" if self._expert.name.startswith(PREFIX) else " that the environment does not call failed"),
                     command=order.command,
                 )
 

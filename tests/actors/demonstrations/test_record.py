@@ -18,6 +18,8 @@ from actors.demonstrations.demonstration_set import DemonstrationSetError
 from actors.demonstrations.open_set import open_set
 from actors.demonstrations.record import record
 from actors.demonstrations.recording import RecordReport, noise_of
+from actors.experts.make import make_expert
+from actors.experts.weak_expert import WeakExpert
 from tests.actors.demonstrations.sets import BABYAI, CARTPOLE
 
 REPOSITORY = Path(__file__).parents[3]
@@ -186,3 +188,23 @@ def test_an_interruption_before_the_first_episode_is_no_obstacle(tmp_path: Path)
 def test_an_expert_of_another_task_says_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="CartPole"):
         record(CARTPOLE, "babyai-bot", 1, tmp_path)
+
+
+def test_a_weak_experts_errors_are_what_is_imitated_and_its_failures_are_kept(tmp_path: Path) -> None:
+    hurried = ActorConfig(task="babyai/GoToLocal", arguments={"max_steps": 12})
+    report = record(hurried, WeakExpert(make_expert("babyai-bot", hurried), 0.5), 12, tmp_path, random_seconds=0)
+    assert report.episodes == 12 and report.failed == 0
+    opened = open_set(tmp_path, hurried)
+    assert opened.settings.expert == "weak:0.5:babyai-bot" and not opened.noisy.any()
+    episodes = [item[1] for item in opened.episodes(range(12)) if item is not None]
+    assert all(np.array_equal(each.action, each.label) for each in episodes)
+    assert {each.success for each in episodes} == {True, False}
+    assert opened.demonstrator_return == pytest.approx(np.mean([each.episode_return for each in episodes]))
+
+
+def test_a_weak_expert_takes_no_noise_and_a_positive_level() -> None:
+    expert = make_expert("babyai-bot", BABYAI)
+    with pytest.raises(ValueError, match="without --noise"):
+        WeakExpert(expert, 0.5).play(0, noise=0.1)
+    with pytest.raises(ValueError, match="positive number, not 0"):
+        WeakExpert(expert, 0.0)
