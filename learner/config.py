@@ -22,6 +22,8 @@ class LearnerConfig:
         image_learning_rate: rate of the image encoders as a share of that of all else. They want less than the rest of
             a small model: at 2e-3 nothing was learned of pictures that a quarter of it read well.
         weight_decay, beta1, beta2, epsilon, gradient_clip: AdamW and the norm to which gradients are clipped.
+        skipped_in_a_row: updates in a row whose loss or gradient is no finite number, each of which is skipped, after
+            which the run ends.
         loss_normalisation: ``row`` (every window weighs the same), ``task`` or ``token``.
         bin_smoothing: standard deviation, in bins, of the soft target around a continuous action's bin; 0 is Gato.
         label_smoothing: probability spread over the legal ids of a discrete action.
@@ -66,6 +68,7 @@ class LearnerConfig:
     beta2: float = 0.95
     epsilon: float = 1e-8
     gradient_clip: float = 1.0
+    skipped_in_a_row: int = 10
     loss_normalisation: str = "row"
     bin_smoothing: float = 0.0
     label_smoothing: float = 0.0
@@ -96,6 +99,7 @@ class LearnerConfig:
             "tokens_per_row",
             "steps",
             "min_replay_size",
+            "skipped_in_a_row",
             "n_step",
             "target_rate",
             "advantage_clip",

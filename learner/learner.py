@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from learner.optimiser import learning_rate, make_optimiser
 
 
 class Diverged(RuntimeError):
-    """The loss or a gradient is no longer a finite number."""
+    """The loss or a gradient has not been a finite number for too many updates in a row."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -62,6 +61,8 @@ class Learner:
         agent.transformer.recompute = config.activation_checkpointing
         if config.compile:
             agent.transformer.compile(dynamic=True)
+        zero = torch.zeros((), device=self.device)
+        self._skipped, self._bad_in_a_row, self._most_in_a_row = zero, zero, zero
         self._forget()
 
     @property
@@ -100,6 +101,7 @@ class Learner:
             loss, record = self.objective.loss(self.agent, batch)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.agent.parameters(), self.config.gradient_clip)
+        self._skip_where_not_finite(loss.detach() + norm.detach())
         self.optimiser.step()
         self.objective.updated(self.agent)
 
@@ -109,6 +111,17 @@ class Learner:
         self._times["data_wait"] += waited - began
         self._times["transfer"] += moved - waited
         self._times["compute"] += time.perf_counter() - moved
+
+    def _skip_where_not_finite(self, value: torch.Tensor) -> None:
+        """Have the optimiser leave weights and moments as they are where ``value`` is no finite number.
+
+        The fused optimiser reads a flag from the device, as it does for gradient scaling, so that nothing waits for it.
+        """
+        bad = (~value.isfinite()).float()
+        self.optimiser.found_inf, self.optimiser.grad_scale = bad, None  # type: ignore[attr-defined]
+        self._skipped = self._skipped + bad
+        self._bad_in_a_row = (self._bad_in_a_row + 1) * bad
+        self._most_in_a_row = torch.maximum(self._most_in_a_row, self._bad_in_a_row)
 
     def _count(self, sourced: SourcedBatch, record: dict[str, torch.Tensor], norm: torch.Tensor, rate: float) -> None:
         self.tokens_seen += sourced.batch.tokens
@@ -156,18 +169,26 @@ class Learner:
     def metrics(self) -> dict[str, float]:
         """Means since the last call, named as in docs/metrics.md; empty where no step was made.
 
-        Raises Diverged where a loss or gradient was not finite.
+        Updates that were skipped, since their loss or gradient was not finite, are in no mean, only in their count.
+
+        Raises Diverged where so many of them followed each other as ``learner.skipped_in_a_row`` allows.
         """
         self._settle()
         if not self._steps:
             return {}
-        result = {name: float(torch.stack(values).float().mean()) for name, values in self._records.items()}
-        for name, value in result.items():
-            if not math.isfinite(value):
-                raise Diverged(
-                    f"learner: {name} is {value} at step {self.step_count}; lower learner.learning_rate or "
-                    "learner.gradient_clip, and resume from the last checkpoint"
-                )
+        result = {"skipped_steps": float(self._skipped)}
+        for name, values in self._records.items():
+            each = torch.stack(values).float()
+            finite = each[each.isfinite()]
+            if len(finite):
+                result[name] = float(finite.mean())
+        if self._most_in_a_row >= self.config.skipped_in_a_row:
+            names = [name for name, values in self._records.items() if not torch.stack(values).isfinite().all()]
+            raise Diverged(
+                f"learner: {self.config.skipped_in_a_row} updates in a row by step {self.step_count} had no finite loss "
+                f"or gradient ({', '.join(sorted(names)) or 'gradient_norm'}) and were skipped; lower "
+                "learner.learning_rate or learner.gradient_clip, and resume from the last checkpoint"
+            )
         busy = sum(self._times.values())
         for name, seconds in self._times.items():
             result[f"{name}_ms"] = 1000 * seconds / self._steps

@@ -131,7 +131,7 @@ class AdvantageFiltered:
         entropy = entropy / torch.log(torch.tensor(float(max(2, steps.legal.count))))
         with torch.no_grad():
             moved = MULTIPLIER_RATE * (config.entropy_floor - entropy.detach())
-            multiplier = (self.multiplier[task.name] + moved).clamp(0.0, MOST_MULTIPLIER)
+            multiplier = (self.multiplier[task.name] + moved.nan_to_num()).clamp(0.0, MOST_MULTIPLIER)
             self.multiplier[task.name] = multiplier
             record[f"entropy/{task.name}"] = entropy.detach()
             record[f"entropy_multiplier/{task.name}"] = multiplier
@@ -146,8 +146,9 @@ class AdvantageFiltered:
         """Root mean square of the advantages so far, with its floor."""
         if len(squares):
             newest = squares.mean()
-            former = self.mean_square.get(task, newest)
-            self.mean_square[task] = former + SCALE_RATE * (newest - former)
+            former = self.mean_square.get(task, newest.nan_to_num())
+            moved = former + SCALE_RATE * (newest - former)
+            self.mean_square[task] = torch.where(moved.isfinite(), moved, former)
         return self.mean_square.get(task, torch.zeros((), device=squares.device)).sqrt() + SCALE_FLOOR
 
     @torch.no_grad()

@@ -209,9 +209,39 @@ def test_divergence_is_named() -> None:
     learner = make_learner(tasks=(CONTROL,))
     with torch.no_grad():
         learner.agent.tokens.weight.fill_(torch.inf)
+    for _ in range(learner.config.skipped_in_a_row - 1):
+        learner.step()
+    assert learner.metrics()["skipped_steps"] == 9
     learner.step()
-    with pytest.raises(Diverged, match=r"lower learner\.learning_rate"):
+    with pytest.raises(Diverged, match=r"10 updates in a row .* lower learner\.learning_rate"):
         learner.metrics()
+
+
+@pytest.mark.parametrize("part", ["loss", "gradient"])
+def test_an_update_without_a_finite_loss_or_gradient_changes_nothing_and_is_counted(part: str, monkeypatch) -> None:
+    learner = make_learner(tasks=(CONTROL,), skipped_in_a_row=2)
+    sound = learner.objective.loss
+
+    def poisoned(agent, batch):  # type: ignore[no-untyped-def]
+        loss, record = sound(agent, batch)
+        if part == "loss":
+            return loss * torch.nan, record
+        return loss + (agent.tokens.weight[:1, :1] * 0).sqrt().sum(), record  # finite, its gradient is not
+
+    def state() -> list[torch.Tensor]:
+        moments = [value for each in learner.optimiser.state.values() for value in each.values()]
+        return [tensor.detach().clone() for tensor in [*learner.agent.parameters(), *moments]]
+
+    def step(loss) -> bool:  # type: ignore[no-untyped-def]
+        monkeypatch.setattr(learner.objective, "loss", loss)
+        before = state()
+        learner.step()
+        return any(not torch.equal(a, b) for a, b in zip(before, state(), strict=True))
+
+    learner.step()  # the optimiser makes its moments
+    assert [step(loss) for loss in (sound, poisoned, sound, poisoned, sound)] == [True, False, True, False, True]
+    metrics = learner.metrics()
+    assert metrics["skipped_steps"] == 2 and np.isfinite(list(metrics.values())).all()
 
 
 def test_the_learning_rate_warms_up_and_decays_by_steps_or_time() -> None:
