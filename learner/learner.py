@@ -185,8 +185,8 @@ class Learner:
         if self._most_in_a_row >= self.config.skipped_in_a_row:
             names = [name for name, values in self._records.items() if not torch.stack(values).isfinite().all()]
             raise Diverged(
-                f"learner: {self.config.skipped_in_a_row} updates in a row by step {self.step_count} had no finite loss "
-                f"or gradient ({', '.join(sorted(names)) or 'gradient_norm'}) and were skipped; lower "
+                f"learner: {self.config.skipped_in_a_row} updates in a row by step {self.step_count} had no finite "
+                f"loss or gradient ({', '.join(sorted(names)) or 'gradient_norm'}) and were skipped; lower "
                 "learner.learning_rate or learner.gradient_clip, and resume from the last checkpoint"
             )
         busy = sum(self._times.values())
