@@ -42,6 +42,8 @@ class LearnerConfig:
         critic_weight: of the critic's loss beside the policy's.
         target_rate: of the moving average of the weights, an update.
         advantage_clip: furthest that an advantage counts, in root mean squares of a task's advantages.
+        advantage_floor: added to that root mean square, as a share of the task's ``value_range``: where advantages are
+            smaller, the policy hardly moves.
         imitation_share: of the policy's loss on demonstrations whose rewards are known, the part that imitates them.
         entropy_floor: share of the greatest entropy below which the policy's is raised; 0: never.
         data_deadline: seconds to wait for a window before the table is named in an error.
@@ -83,6 +85,7 @@ class LearnerConfig:
     critic_weight: float = 1.0
     target_rate: float = 0.01
     advantage_clip: float = 1.0
+    advantage_floor: float = 0.001
     imitation_share: float = 0.5
     entropy_floor: float = 0.0
     data_deadline: float = 120.0
@@ -103,6 +106,7 @@ class LearnerConfig:
             "n_step",
             "target_rate",
             "advantage_clip",
+            "advantage_floor",
             "learning_rate",
             "image_learning_rate",
             "data_deadline",
