@@ -109,7 +109,8 @@ class SerialRun:
         for replayer in self.replayers.values():
             if not replayer.done:
                 replayer.run(episodes=1, seconds=REPLAYING_SECONDS_A_TURN)
-        self.learner.publish_if_due()
+        if self.store.version < 0:  # the actors' first weights; later ones follow updates
+            self.learner.publish_if_due()
         for _, actor, puller in self.actors:
             puller.pull_if_due()
             actor.run(self.config.cluster.serial_steps)

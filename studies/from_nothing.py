@@ -107,6 +107,7 @@ class Adapted(gymnasium.Env[np.ndarray, int]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Seeds count up, so that each episode has its own."""
+        super().reset(seed=seed)
         self._seed = self._seed + 1 if seed is None else seed
         return self._flat(self._environment.reset([0], [self._seed])), {}
 

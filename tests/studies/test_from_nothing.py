@@ -1,0 +1,41 @@
+"""When a task counts as solved and held, and the environment that PPO is given."""
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from actors.config import ActorConfig
+from studies.from_nothing import Adapted, Point, held, solved_at
+
+
+def points(*returns: float) -> list[Point]:
+    return [Point(1000 * number, value) for number, value in enumerate(returns, 1)]
+
+
+@pytest.mark.parametrize(
+    ("returns", "at", "kept"),
+    [
+        ((500, 500, 100, 480, 475, 490, 500), 4000, True),
+        ((480, 480, 480, 100), 1000, False),
+        ((480, 480, 100, 480, 480), None, False),
+        ((), None, False),
+    ],
+)
+def test_solved_is_the_first_of_three_in_a_row_and_held_is_ever_after(
+    returns: tuple[float, ...], at: int | None, kept: bool
+) -> None:
+    assert solved_at(points(*returns), 475) == at
+    assert held(points(*returns), 475) is kept
+
+
+def test_ppo_plays_what_clowder_plays() -> None:
+    config = ActorConfig(task="dm_control/cartpole-balance", arguments={"action_grid": 3, "action_repeat": 4})
+    environment = Adapted(config, seed=5)
+    check_env(environment)
+    first, _ = environment.reset(seed=7)
+    again, _ = environment.reset(seed=7)
+    assert np.array_equal(first, again) and first.shape == (5,)
+    rewards = [environment.step(1) for _ in range(250)]
+    assert [step[3] for step in rewards] == [False] * 249 + [True]
+    assert 0 < sum(step[1] for step in rewards) <= 1000
+    environment.close()
