@@ -59,10 +59,10 @@ class AdvantageFiltered:
         self.multiplier = {name: torch.zeros((), device=agent.device) for name in agent.tasks}
 
     def loss(self, agent: Agent, batch: Batch) -> LossAndRecord:
-        """Of the policy and of the critic.
+        """Of the policy and of the critic, every window weighing the same.
 
-        A task weighs as its share of the windows, and within it every step the same: short windows, which come of short
-        episodes, would else count for more than long ones.
+        So the steps of short windows count for more, those before an episode's end, where there is most to learn: with
+        every step weighing the same, CartPole-v1 was not learned in as many updates.
         """
         with torch.no_grad():
             before = packed_hidden(self.target, batch)
@@ -73,15 +73,14 @@ class AdvantageFiltered:
         losses: dict[str, list[torch.Tensor]] = {"policy": [], "critic": []}
         for steps in batch.steps:
             policy, critic, entropy = self._of_task(agent, hidden, before, steps, record)
-            in_window = (steps.position >= 0).sum(1)
-            window_loss.index_add_(0, steps.window, policy.detach().sum(1) / in_window.clamp(min=1))
-            mean = policy.sum() / in_window.sum().clamp(min=1)
-            share = len(policy) / batch.windows
-            bonus = self.multiplier[steps.task.name] * entropy
-            total = total + share * (mean - bonus + self.config.critic_weight * critic)
-            losses["policy"].append(share * mean.detach())
-            losses["critic"].append(share * critic.detach())
-        record |= {f"loss/{name}": torch.stack(values).sum() for name, values in losses.items()}
+            of_window = policy.sum(1) / (steps.position >= 0).sum(1).clamp(min=1)
+            window_loss.index_add_(0, steps.window, of_window.detach())
+            multiplier = self.multiplier[steps.task.name]
+            total = total + of_window.sum() / batch.windows - multiplier * entropy * len(policy) / batch.windows
+            total = total + self.config.critic_weight * critic.sum() / batch.windows
+            losses["policy"].append(of_window.detach())
+            losses["critic"].append(critic.detach())
+        record |= {f"loss/{name}": torch.cat(values).mean() for name, values in losses.items()}
         record["loss"] = total.detach()
         record["window_loss"] = window_loss
         return total, record
@@ -89,7 +88,7 @@ class AdvantageFiltered:
     def _of_task(
         self, agent: Agent, hidden: torch.Tensor, before: torch.Tensor, steps: Steps, record: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Losses of the policy [n, C] and of the critic, and the policy's entropy as a share of the most."""
+        """Losses of the policy [n, C] and of the critic [n], and the policy's entropy as a share of the most."""
         task, config = steps.task, self.config
         valid = steps.position >= 0
         place = steps.position.clamp(min=0)
@@ -127,7 +126,7 @@ class AdvantageFiltered:
         chosen = steps.action.clamp(0, steps.legal.count - 1)[..., None, None].expand(-1, -1, 1, of_action.shape[-1])
         scores = of_action.gather(2, chosen)[:, :, 0].log_softmax(-1)
         critic = torch.where(known, -(values.two_hot(target) * scores).sum(-1), 0.0)
-        critic = critic.sum() / known.sum().clamp(min=1)
+        critic = critic.sum(1) / known.sum(1).clamp(min=1)
 
         count = valid.sum().clamp(min=1)
         entropy = (-(log_policy.exp() * log_policy).sum(-1) * valid).sum() / count
