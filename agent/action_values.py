@@ -27,7 +27,8 @@ class ActionValues(nn.Module):
     def __init__(self, width: int, bins: int) -> None:
         super().__init__()
         self.state = nn.Linear(width, width)
-        self.action = nn.Linear(width, width, bias=False)
+        self.actions = nn.Embedding(MOST_ACTIONS, 2 * width)
+        nn.init.normal_(self.actions.weight, std=0.5)
         self.out = nn.Linear(width, bins)
         self.register_buffer("centres", torch.linspace(-self.MARGIN, 1 + self.MARGIN, bins), persistent=False)
         self.centres: torch.Tensor
@@ -35,9 +36,14 @@ class ActionValues(nn.Module):
             self.out.weight.mul_(0.1)
             self.out.bias.copy_(-self.centres.abs() / self.FIRST_SPREAD)
 
-    def forward(self, hidden: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        """Scores of the bins [..., A, bins] at states ``hidden`` [..., d] for actions with embeddings [A, d]."""
-        mixed = self.state(hidden)[..., None, :] + self.action(actions.to(hidden.dtype))
+    def forward(self, hidden: torch.Tensor, actions: int) -> torch.Tensor:
+        """Scores of the bins [..., A, bins] at states ``hidden`` [..., d] for the first A actions.
+
+        Actions scale and shift what is known of the state; they have embeddings of their own, so that their values
+        differ before the policy, which has those of the vocabulary, tells them apart.
+        """
+        scale, shift = self.actions.weight[:actions].to(hidden.dtype).chunk(2, dim=-1)
+        mixed = self.state(hidden)[..., None, :] * (1 + scale) + shift
         scores: torch.Tensor = self.out(functional.gelu(mixed))
         return scores
 

@@ -92,11 +92,11 @@ class AdvantageFiltered:
         task, config = steps.task, self.config
         valid = steps.position >= 0
         place = steps.position.clamp(min=0)
-        at, legal = hidden[place], slice(steps.legal.start, steps.legal.stop)
+        at = hidden[place]
         values, former = _values(agent), _values(self.target)
         with torch.no_grad():
             prior = self.target.logits(before[place], steps.legal).float().log_softmax(-1)
-            worth = former.expected(former(before[place], self.target.tokens.weight[legal]))  # [n, C, A]
+            worth = former.expected(former(before[place], steps.legal.count))  # [n, C, A]
             value = (prior.exp() * worth).sum(-1)
             advantage = worth - value[..., None]
             learned = valid & steps.rewarded[:, None]
@@ -122,7 +122,7 @@ class AdvantageFiltered:
         improved = torch.where(learned, 1.0 - share, 0.0)
         policy = (improved * towards + imitated * label) * valid
 
-        of_action = values(at, agent.tokens.weight[legal]).float()
+        of_action = values(at, steps.legal.count).float()
         chosen = steps.action.clamp(0, steps.legal.count - 1)[..., None, None].expand(-1, -1, 1, of_action.shape[-1])
         scores = of_action.gather(2, chosen)[:, :, 0].log_softmax(-1)
         critic = torch.where(known, -(values.two_hot(target) * scores).sum(-1), 0.0)

@@ -91,7 +91,7 @@ def test_at_first_no_action_is_preferred_and_all_values_are_low() -> None:
     assert probabilities(learner, [0], []) == pytest.approx([0.5, 0.5])
     values = learner.agent.action_values
     assert values is not None
-    worth = values.expected(values(torch.randn(5, 32), learner.agent.tokens.weight[:2]))
+    worth = values.expected(values(torch.randn(5, 32), 2))
     assert (worth > 0).all() and (worth < 0.2).all()
 
 
