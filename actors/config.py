@@ -8,6 +8,10 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from agent.config import DecodingConfig
+
+LADDERS = ("temperature", "top_p", "kappa")
+
 
 @dataclasses.dataclass
 class ActorConfig:
@@ -35,6 +39,10 @@ class ActorConfig:
         num_replayers: processes that write the set into replay, each its own share of the episodes.
         expert: the expert that ``clowder record`` takes unless told otherwise.
         action_temperature: of environment actors.
+        ladder: ``temperature``, ``top_p`` or ``kappa`` to two numbers, that of the first and that of the last of
+            ``num_actors``; those between have evenly spaced ones, so that each explores differently.
+        acting_returns, return_target: what environment actors ask for, see `agent.config.DecodingConfig.returns`; needs
+            ``agent.returns``.
         evaluation_episodes: episodes of one evaluation.
     """
 
@@ -57,7 +65,36 @@ class ActorConfig:
     num_replayers: int = 1
     expert: str | None = None
     action_temperature: float = 1.0
+    ladder: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    acting_returns: str = "none"
+    return_target: float = 0.0
     evaluation_episodes: int = 20
+
+
+def acting_decoding(config: ActorConfig, number: int, past_actions: str = "shown") -> DecodingConfig:
+    """How environment actor ``number`` of a task, from 0, chooses actions.
+
+    Raises:
+        ValueError: a ladder that there is not, or that is not of two numbers.
+    """
+    how = "sample" if config.action_temperature > 0 else "greedy"
+    values = {"temperature": config.action_temperature or 1.0, "top_p": 1.0, "kappa": DecodingConfig.kappa}
+    place = number / (config.num_actors - 1) if config.num_actors > 1 else 0.0
+    for key, ends in config.ladder.items():
+        if key not in LADDERS or len(ends) != 2:
+            raise ValueError(f"a ladder is one of {', '.join(LADDERS)} with two numbers, not {key}: {list(ends)}")
+        values[key] = ends[0] + place * (ends[1] - ends[0])
+    return DecodingConfig(
+        discrete=how,
+        continuous=how,
+        text=how,
+        temperature=values["temperature"],
+        top_p=values["top_p"],
+        kappa=values["kappa"],
+        returns=config.acting_returns,
+        return_target=config.return_target,
+        past_actions=past_actions,
+    )
 
 
 def check_actor_config(config: ActorConfig, name: str) -> None:
@@ -92,6 +129,11 @@ def check_actor_config(config: ActorConfig, name: str) -> None:
         refuse("online_share", "must be between 0 and 1")
     if not (config.action_temperature >= 0 and math.isfinite(config.action_temperature)):
         refuse("action_temperature", "must be at least 0")
+    for number in (0, config.num_actors - 1):
+        try:
+            acting_decoding(config, max(0, number)).validate(f"actors.{name}.ladder")
+        except ValueError as error:
+            raise ValueError(f"actors.{name}: {error}") from None
     for key in ("random_return", "reference_return"):
         value = getattr(config, key)
         if value is not None and not math.isfinite(value):

@@ -127,6 +127,7 @@ class EnvironmentActor:
             "temperature": decoding.temperature,
             "top_p": decoding.top_p,
             "decoding": getattr(decoding, task.action.kind),
+            "kappa": decoding.kappa if decoding.returns == "tilted" else 0.0,
         }
         writers = [
             EpisodeWriter(
@@ -236,6 +237,7 @@ class EnvironmentActor:
         self._lengths += 1
         self._steps += self._num_envs
         done, version, published_at = step.done, self.policy.version, self.policy.published_at
+        asked = self.policy.asked()
         for slot, writer in enumerate(self.writers):
             success = bool(step.success[slot]) if step.success is not None and done[slot] else None
             good_before = writer.good_episodes
@@ -247,6 +249,7 @@ class EnvironmentActor:
                 self._of_slot(step.observation, slot)[0],
                 policy_version=version,
                 log_prob=chosen.log_prob[slot],
+                return_asked=None if asked is None else asked[slot],
                 published_at=published_at,
                 success=success,
             )

@@ -99,6 +99,15 @@ class Policy(Acting):
         centres = return_centres(self.task, self.agent.config.return_bins).double()
         return torch.where(bins < 0, torch.nan, centres[bins.clamp(min=0)]).numpy()
 
+    def asked(self) -> np.ndarray | None:
+        """What is asked for at this step, as windows hold it, float32 [E, 3]: value, bin, mode; None for nothing."""
+        if self.decoding.returns == "none":
+            return None
+        mode = {"target": 1.0, "tilted": 2.0}[self.decoding.returns]
+        bins = self.context.newest_return.numpy().astype(np.float32)
+        values = self.asked_return().astype(np.float32)
+        return np.stack([values, bins, np.full(self.num_slots, mode, np.float32)], axis=1)
+
     def rewarded(self, reward: np.ndarray) -> None:
         """Say what reward, float [E], followed the action before; ``decoding.returns=target`` asks for it no more."""
         self._asked -= torch.from_numpy(np.asarray(reward, np.float64))

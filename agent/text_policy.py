@@ -57,6 +57,9 @@ class TextPolicy(Acting):
         nats = -logits.log_softmax(-1).gather(2, ids.clamp(min=0)[..., None])[..., 0]
         return (nats * (ids >= 0)).sum(1).numpy(), (ids >= 0).sum(1).numpy()
 
+    def asked(self) -> None:
+        """No returns are asked for."""
+
     def rewarded(self, reward: np.ndarray) -> None:
         """Nothing hangs on rewards."""
 

@@ -39,20 +39,14 @@ class ActorParts:
 
 def make_actor_parts(plan: RunPlan, name: str, actor_id: str, incarnation: int) -> ActorParts:
     """Environments and policy of one environment actor; the policy's weights are still to come."""
+    from actors.config import acting_decoding
     from actors.environments.make import make_environment
     from agent.agent import Agent
-    from agent.config import DecodingConfig
     from agent.policy import make_policy
 
     actor = plan.actor(name)
-    how = "sample" if actor.action_temperature > 0 else "greedy"
-    decoding = DecodingConfig(
-        discrete=how,
-        continuous=how,
-        text=how,
-        temperature=actor.action_temperature or 1.0,
-        past_actions=plan.config.evaluation.decoding.past_actions,
-    )
+    number = int(actor_id.rpartition("-")[2])
+    decoding = acting_decoding(actor, number, plan.config.evaluation.decoding.past_actions)
     agent = Agent(plan.config.agent, plan.specs)
     policy = make_policy(agent, plan.tasks[name], actor.envs_per_actor, decoding, _seed(plan, actor_id, incarnation))
     return ActorParts(name, actor_id, incarnation, make_environment(actor, actor.envs_per_actor), policy)

@@ -168,6 +168,9 @@ def validate(config: TrainConfig) -> None:
                 "learner.objective=advantage_filtered needs agent.returns=off: a critic that is told the return to "
                 "come sees no advantage in any action"
             )
+    asking = [name for name, actor in config.actors.items() if actor.acting_returns != "none"]
+    if asking and config.agent.returns == "off":
+        raise ValueError(f"actors.{asking[0]}.acting_returns needs a model with return tokens: agent.returns=masked")
     for key, allowed in CHOICES.items():
         if (value := _get(config, key)) not in allowed:
             raise ValueError(f"{key} must be one of {', '.join(allowed)}, not {value!r}")

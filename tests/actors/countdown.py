@@ -106,6 +106,9 @@ class ConstantPolicy:
     def rewarded(self, reward: np.ndarray) -> None:
         assert reward.shape == (self.num_slots,)
 
+    def asked(self) -> None:
+        """No return is asked for."""
+
     def asked_return(self) -> np.ndarray:
         """The number of times that it was asked to act, so that a test sees when it was read."""
         return np.full(self.num_slots, float(len(self.first_flags)))

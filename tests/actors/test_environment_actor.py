@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import time
 from collections import defaultdict
@@ -6,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from actors.config import ActorConfig
+from actors.config import ActorConfig, acting_decoding, check_actor_config
 from actors.environment_actor import ActorIdentity, EnvironmentActor, good_filter
 from actors.environments.checked import CheckedEnvironment
 from actors.environments.failures import EnvironmentFailed
@@ -90,6 +91,50 @@ def test_windows_in_replay_are_what_was_played(server: ServerHandle) -> None:
     finished = [steps for index, steps in covered.items() if len(steps) == episode_length(
         ActorIdentity("played").environment_seed(index))]  # fmt: skip
     assert len(finished) == report.episodes, "every step of every finished episode is in some window"
+
+
+def test_what_was_asked_for_is_in_the_windows(server: ServerHandle) -> None:
+    task = dataclasses.replace(TASK, return_range=(0.0, 20.0))
+    agent = Agent(AgentConfig(width=32, layers=1, heads=2, returns="masked"), [task])
+    for returns, mode in (("target", 1.0), ("tilted", 2.0)):
+        policy = Policy(agent, task, 3, DecodingConfig(returns=returns, return_target=12.0, kappa=3.0))
+        policy.version = 1
+        actor = make_actor(server, returns, policy=policy)
+        actor.run(30)
+        assert actor.close(10.0)
+        windows = [window for window in windows_of(server, "online", returns) if window.metadata.start_step == 0]
+        assert windows
+        for window in windows:
+            value, asked_bin, how = window.return_asked.T
+            assert (how == mode).all() and (asked_bin >= 0).all() and (asked_bin < 128).all()
+            assert value == pytest.approx((asked_bin + 0.5) * 20 / 128, abs=1e-4)
+            assert window.metadata.kappa == (3.0 if returns == "tilted" else 0.0)
+            if returns == "target":
+                earned = np.concatenate(([0.0], np.cumsum(window.reward[: window.length - 1])))
+                assert value == pytest.approx(12.0 - earned, abs=0.1)
+    plain = make_actor(server, "plain", policy=ConstantPolicy(3))
+    plain.run(10)
+    plain.close(10.0)
+    assert all((window.return_asked == 0).all() for window in windows_of(server, "online", "plain"))
+
+
+def test_a_ladder_is_spread_over_the_actors_of_a_task() -> None:
+    config = ActorConfig(
+        task=TASK.name, num_actors=3, ladder={"temperature": [0.5, 1.5], "kappa": [0.0, 20.0]}, acting_returns="tilted"
+    )
+    check_actor_config(config, "mine")
+    rungs = [acting_decoding(config, number, "hidden") for number in range(3)]
+    assert [each.temperature for each in rungs] == [0.5, 1.0, 1.5]
+    assert [each.kappa for each in rungs] == [0.0, 10.0, 20.0]
+    assert {(each.returns, each.past_actions, each.top_p) for each in rungs} == {("tilted", "hidden", 1.0)}
+    assert acting_decoding(dataclasses.replace(config, num_actors=1), 0).temperature == 0.5
+    for ladder, message in (
+        ({"heat": [1.0, 2.0]}, "temperature, top_p, kappa"),
+        ({"top_p": [1.0]}, "two numbers"),
+        ({"top_p": [1.0, 0.0]}, r"ladder\.top_p must be in"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_actor_config(dataclasses.replace(config, ladder=ladder), "mine")
 
 
 def test_only_episodes_that_pass_the_filter_become_good(server: ServerHandle) -> None:
