@@ -168,6 +168,8 @@ def validate(config: TrainConfig) -> None:
                 "learner.objective=advantage_filtered needs agent.returns=off: a critic that is told the return to "
                 "come sees no advantage in any action"
             )
+    if config.learner.objective == "return_conditioned" and config.agent.returns == "off":
+        raise ValueError("learner.objective=return_conditioned needs return tokens: agent.returns=masked or visible")
     asking = [name for name, actor in config.actors.items() if actor.acting_returns != "none"]
     if asking and config.agent.returns == "off":
         raise ValueError(f"actors.{asking[0]}.acting_returns needs a model with return tokens: agent.returns=masked")

@@ -10,9 +10,11 @@ class LearnerConfig:
     """One update and how many of them.
 
     Attributes:
-        objective: ``imitation`` (Reed et al. 2022), or ``advantage_filtered``, which learns action values of all the
-            run's own windows, good or not, and improves on them (`learner.objectives.advantage_filtered`). The keys
-            from ``discount`` to ``entropy_floor`` are its own.
+        objective: ``imitation`` (Reed et al. 2022) of demonstrations and of the run's own good episodes. The others
+            learn from all the run's own windows, good or not: ``return_conditioned`` imitates them, told what came of
+            them (`learner.objectives.return_conditioned`); ``advantage_filtered`` learns action values and improves on
+            them (`learner.objectives.advantage_filtered`), and the keys from ``discount`` to ``entropy_floor`` are its
+            own.
         windows_per_batch: windows in one update, split exactly over tasks and sources.
         tokens_per_row: positions of one packed sequence; at least the longest context in tokens.
         steps: updates after which training ends.
@@ -133,7 +135,7 @@ class LearnerConfig:
         if self.minutes is not None and self.minutes <= 0:
             raise ValueError(f"learner.minutes must be above 0 or null, not {self.minutes}")
         choices = {
-            "objective": ("imitation", "advantage_filtered"),
+            "objective": ("imitation", "return_conditioned", "advantage_filtered"),
             "loss_normalisation": ("row", "task", "token"),
             "device": ("auto", "cpu", "cuda"),
             "autocast": ("auto", "on", "off"),

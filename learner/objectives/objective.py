@@ -39,7 +39,10 @@ def make_objective(agent: Agent, config: LearnerConfig) -> Objective:
     """The objective of ``learner.objective``; ValueError where the agent or one of its tasks is not made for it."""
     from learner.objectives.advantage_filtered import AdvantageFiltered
     from learner.objectives.imitation import Imitation
+    from learner.objectives.return_conditioned import ReturnConditioned
 
     if config.objective == "imitation":
         return Imitation(config)
+    if config.objective == "return_conditioned":
+        return ReturnConditioned(agent, config)
     return AdvantageFiltered(agent, config)

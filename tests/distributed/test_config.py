@@ -80,6 +80,7 @@ BAD = [
     (["model=smal"], ["did you mean small"]),
     (["actors=[mine]", "cluster.mode=serail"], ["cluster.mode", "serial", "serail"]),
     (["actors=[mine]", "actors.mine.acting_returns=tilted"], ["actors.mine.acting_returns", "agent.returns=masked"]),
+    (["actors=[mine]", "learner.objective=return_conditioned"], ["return_conditioned", "agent.returns=masked"]),
     (["actors=[mine]", "evaluation.every_steps=5"], ["evaluation.every_steps", "cluster.mode=serial"]),
     (["actors=[mine]", "cluster.serial_steps=0"], ["cluster.serial_steps", "at least 1"]),
     (["actors=[mine]", "replay.window_length=17"], ["replay.window_length", "17"]),

@@ -60,7 +60,7 @@ def make_learner(windows: list[Window], task: TaskSpec = TASK, returns: str = "o
     )
     streams = {"demonstrations" if windows[0].metadata.source == "demonstrations" else "online": ListStream(windows)}
     config = LearnerConfig(
-        objective="imitation" if returns != "off" else "advantage_filtered",
+        objective="return_conditioned" if returns != "off" else "advantage_filtered",
         windows_per_batch=32,
         tokens_per_row=12,
         learning_rate=3e-3,
