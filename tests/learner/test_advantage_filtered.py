@@ -113,7 +113,7 @@ def test_it_is_not_fooled_by_luck_as_asking_for_the_best_return_is() -> None:
     gambles = [episode([0], [1], [float(generator.random() < 0.5)]) for _ in range(40)]
     improving = make_learner([*sure, *gambles])
     conditioned = make_learner([*sure, *gambles], returns="masked")
-    for _ in range(150):
+    for _ in range(100):
         improving.step()
         conditioned.step()
     assert probabilities(improving, [0], [])[0] > 0.9
@@ -127,9 +127,9 @@ def test_it_stitches_halves_of_episodes_that_nobody_played_together() -> None:
     good, bad = episode([2, 3], [1, 1], [0.0, 1.0]), episode([2, 3], [1, 0], [0.0, 0.0])
     windows = [leave, failed, good, bad] * 10
     improving, conditioned = make_learner(windows, n_step=1), make_learner(windows, returns="masked")
-    for _ in range(400):
+    for _ in range(250):
         improving.step()
-    for _ in range(200):
+    for _ in range(150):
         conditioned.step()
     assert probabilities(improving, [1], [])[1] > 0.9
     assert probabilities(improving, [1, 3], [1])[1] > 0.9
@@ -148,10 +148,10 @@ def test_demonstrations_without_rewards_are_imitated_and_their_values_not_learne
 def test_a_floor_keeps_the_policy_from_one_action() -> None:
     windows = [episode([0], [action], [float(action)]) for action in (0, 1)]
     free, floored = make_learner(windows), make_learner(windows, entropy_floor=0.5)
-    for step in range(200):
+    for step in range(120):
         free.step()
         floored.step()
-        if step == 150:
+        if step == 100:
             free.metrics()  # those from here on are looked at
     assert free.metrics()["entropy/test/places"] < 0.2
     assert floored.metrics()["entropy_multiplier/test/places"] > 0
