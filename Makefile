@@ -35,7 +35,7 @@ coverage: setup
 test-long: setup
 	$(BIN)/python -m pytest -m long
 
-# Every task of the catalogue through adapter, writer, replay, sampler and tokenizer: about 10 minutes on one core.
+# Every task of the catalogue through adapter, writer, replay, sampler and tokenizer: 2 to 10 minutes on one core.
 test-tasks: setup
 	$(BIN)/python -m pytest -m tasks --timeout 600
 

@@ -49,7 +49,7 @@ class Steps:
         action, label: int64 [n, C], what was executed and what is to be imitated, within the legal range.
         labelled: bool [n, C], where the label may be learned from.
         reward, terminated: float32 and bool [n, C], what followed the action.
-        rewarded, demonstration: bool [n], see `Labels`.
+        rewarded, demonstration: bool [n], and log_prob: float32 [n, C], see `Labels`.
         window: int64 [n], which of the batch's windows a crop is.
     """
 
@@ -63,6 +63,7 @@ class Steps:
     terminated: torch.Tensor
     rewarded: torch.Tensor
     demonstration: torch.Tensor
+    log_prob: torch.Tensor
     window: torch.Tensor
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Steps:
@@ -231,6 +232,7 @@ def _steps(inputs: TaskInputs, labels: Labels, legal: IdRange, place: np.ndarray
         labels.terminated[own],
         labels.rewarded[own],
         labels.demonstration[own],
+        labels.log_prob[own],
         torch.from_numpy(window)[own],
     )
 

@@ -40,7 +40,8 @@ class LearnerConfig:
         min_replay_size: windows that each task must have in replay before the first update: of demonstrations, where it
             has them. A set that fits into replay can so be had whole from the beginning, however fast it is written.
         discount: of rewards to come.
-        n_step: rewards that a target of the critic sums up before it trusts the critic.
+        trace: how far a target of the critic follows what was done before it trusts the critic: 0 one step, 1 as far as
+            the policy would have done the same (lambda of Retrace, Munos et al. 2016).
         critic_weight: of the critic's loss beside the policy's.
         target_rate: of the moving average of the weights, an update.
         advantage_clip: furthest that an advantage counts, in root mean squares of a task's advantages.
@@ -83,7 +84,7 @@ class LearnerConfig:
     good_threshold: float = 0.8
     min_replay_size: int = 1
     discount: float = 0.99
-    n_step: int = 3
+    trace: float = 0.95
     critic_weight: float = 1.0
     target_rate: float = 0.01
     advantage_clip: float = 1.0
@@ -105,7 +106,6 @@ class LearnerConfig:
             "steps",
             "min_replay_size",
             "skipped_in_a_row",
-            "n_step",
             "target_rate",
             "advantage_clip",
             "advantage_floor",
@@ -123,6 +123,7 @@ class LearnerConfig:
             "label_smoothing",
             "final_learning_rate_fraction",
             "discount",
+            "trace",
             "imitation_share",
             "entropy_floor",
             "target_rate",

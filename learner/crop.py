@@ -80,6 +80,8 @@ class Labels:
         reward, terminated: float32 and bool [n, C], what followed the action; zeros past a crop's length.
         rewarded: bool [n], whether its rewards are known.
         demonstration: bool [n], whether an expert played it.
+        log_prob: float32 [n, C], of the executed action where it was sampled, the sum over its tokens; NaN where it is
+            not known.
     """
 
     action: torch.Tensor
@@ -90,6 +92,7 @@ class Labels:
     terminated: torch.Tensor
     rewarded: torch.Tensor
     demonstration: torch.Tensor
+    log_prob: torch.Tensor
 
 
 def collate(
@@ -144,9 +147,11 @@ def collate(
         _return_bins(task, crops, unsaid[window], steps, return_bins) if return_bins and not task.says_text else None,
     )
     reward, terminated = np.zeros((count, steps), np.float32), np.zeros((count, steps), bool)
+    log_prob = np.full((count, steps), np.nan, np.float32)
     for row, crop in enumerate(crops):
         reward[row, : crop.length] = crop.window.reward[crop.start : crop.stop]
         terminated[row, : crop.length] = crop.window.terminated[crop.start : crop.stop]
+        log_prob[row, : crop.length] = crop.window.log_prob[crop.start : crop.stop].sum(-1)
     labels = Labels(
         torch.from_numpy(label),
         torch.from_numpy(mask),
@@ -156,6 +161,7 @@ def collate(
         torch.from_numpy(terminated),
         torch.tensor([crop.window.metadata.has_reward for crop in crops]),
         torch.tensor([crop.window.metadata.source == "demonstrations" for crop in crops]),
+        torch.from_numpy(log_prob),
     )
     return inputs, labels
 

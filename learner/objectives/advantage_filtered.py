@@ -4,9 +4,12 @@ For tasks whose action is one token of few values, so that all of them can be we
 pi' and q' of the agent (of all its weights, not of heads alone), v' = sum_a pi'(a|s) q'(s, a), and the advantage
 A(s, a) = q'(s, a) - v'(s):
 
-- **Critic**: cross-entropy of the two-hot form of the n-step target (r_t + ... + g^(n-1) r_{t+n-1} + g^n v'(s_{t+n}))
-  against the distribution of q(s_t, a_t), as PAC has it (Springenberg et al. 2024, section 3). A termination ends the
-  sum, a time limit does not: its last step has no target, since no later state is in the crop. So has every crop's.
+- **Critic**: cross-entropy of the two-hot form of a target G_t against the distribution of q(s_t, a_t), as PAC has it
+  (Springenberg et al. 2024, section 3). G_t = r_t + g (v'(s_{t+1}) + c_{t+1} (G_{t+1} - q'(s_{t+1}, a_{t+1}))) with
+  c = lambda min(1, pi'(a|s) / mu(a|s)), mu being the policy that acted (Munos et al. 2016, "Retrace", equation 4), or
+  c = lambda pi'(a|s) where it is not known (tree backup): what the present policy would not do is not followed. A
+  termination ends the sum, a time limit does not: its last step has no target, since no later state is in the crop. So
+  has every crop's.
 - **Policy**: cross-entropy of pi_better(a|s) ~ pi'(a|s) exp(clip(A(s, a) / sigma, -c, c)) against pi, at every state,
   whatever action was taken there (Hessel et al. 2021, "Muesli", equation 5: CMPO). sigma is the running root mean
   square of A under pi', a task's own, so that rewards of any scale move the policy as far; it has a floor, or noise
@@ -104,14 +107,19 @@ class AdvantageFiltered:
             better = (prior + (advantage / scale).clamp(-config.advantage_clip, config.advantage_clip)).softmax(-1)
             assert task.value_range is not None  # checked when this was made
             low, high = task.value_range
-            target, known = n_step_targets(
+            action = steps.action.clamp(0, steps.legal.count - 1)[..., None]
+            ours = prior.gather(2, action)[:, :, 0].exp()
+            theirs = steps.log_prob.exp()
+            follow = torch.where(theirs.isfinite(), (ours / theirs.clamp(min=1e-6)).clamp(max=1.0), ours)
+            target, known = retrace_targets(
                 steps.reward / (high - low),
                 steps.terminated,
                 valid,
                 # In units the lowest value is 0; sums of rewards need the true zero.
                 value + low / (high - low),
+                worth.gather(2, action)[:, :, 0] + low / (high - low),
+                config.trace * follow,
                 config.discount,
-                config.n_step,
             )
             target, known = target - low / (high - low), known & learned
         log_policy = agent.logits(at, steps.legal).float().log_softmax(-1)
@@ -123,7 +131,7 @@ class AdvantageFiltered:
         policy = (improved * towards + imitated * label) * valid
 
         of_action = values(at, steps.legal.count).float()
-        chosen = steps.action.clamp(0, steps.legal.count - 1)[..., None, None].expand(-1, -1, 1, of_action.shape[-1])
+        chosen = action[..., None].expand(-1, -1, 1, of_action.shape[-1])
         scores = of_action.gather(2, chosen)[:, :, 0].log_softmax(-1)
         critic = torch.where(known, -(values.two_hot(target) * scores).sum(-1), 0.0)
         critic = critic.sum(1) / known.sum(1).clamp(min=1)
@@ -189,32 +197,31 @@ def _values(agent: Agent) -> ActionValues:
     return agent.action_values
 
 
-def n_step_targets(
+def retrace_targets(
     reward: torch.Tensor,
     terminated: torch.Tensor,
     valid: torch.Tensor,
     value: torch.Tensor,
+    chosen: torch.Tensor,
+    trace: torch.Tensor,
     discount: float,
-    n: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Discounted sums of up to ``n`` rewards with the value of the state after them, and where there is one, [n, C].
+    """Targets of the values of the actions that were taken, and where there is one, [n, C].
 
-    A sum ends at a termination, whose value is 0, or at the last state of the crop. The last step has a target where it
-    terminated.
+    Args:
+        reward, terminated: that followed each action.
+        valid: steps that the crop has.
+        value, chosen: of each state, and of the action that was taken there.
+        trace: weight of what followed that action, against its value.
+        discount: of what comes a step later.
     """
-
-    def shifted(values: torch.Tensor, steps: int) -> torch.Tensor:
-        """What is ``steps`` later; zeros past the end."""
-        return functional.pad(values[:, steps:], (0, min(steps, values.shape[1])))
-
-    # Steps with a reward and either a state after it, in the crop, or a termination.
-    known = valid & (terminated | shifted(valid, 1))
-    target, alive, weight = torch.zeros_like(reward), known, 1.0
-    for ahead in range(n):
-        target = target + torch.where(alive, weight * shifted(reward, ahead), 0.0)
-        weight *= discount
-        alive = alive & ~shifted(terminated, ahead)
-        last = alive if ahead + 1 == n else alive & ~shifted(known, ahead + 1)
-        target = target + torch.where(last, weight * shifted(value, ahead + 1), 0.0)
-        alive = alive & ~last
-    return target, known
+    after = functional.pad(valid[:, 1:], (0, 1))
+    known = valid & (terminated | after)  # a step with a reward and either a state after it or a termination
+    target = torch.zeros_like(reward)
+    later = torch.zeros_like(reward[:, 0])  # value of the next state, corrected by what was done there
+    for step in reversed(range(reward.shape[1])):
+        goes_on = (known[:, step] & ~terminated[:, step]).to(reward.dtype)
+        target[:, step] = reward[:, step] + discount * goes_on * later
+        correction = trace[:, step] * (target[:, step] - chosen[:, step])
+        later = value[:, step] + torch.where(known[:, step], correction, torch.zeros_like(correction))
+    return torch.where(known, target, torch.zeros_like(target)), known

@@ -13,11 +13,12 @@ from agent.agent import Agent
 from agent.config import AgentConfig, DecodingConfig
 from agent.policy import Policy
 from agent.task import ArraySpec, TaskSpec
+from learner.batch import packed_hidden
 from learner.batch_source import TaskSources
 from learner.checkpoint import restore_checkpoint, save_checkpoint
 from learner.config import LearnerConfig
 from learner.learner import Learner
-from learner.objectives.advantage_filtered import n_step_targets
+from learner.objectives.advantage_filtered import retrace_targets
 from learner.objectives.imitation import Imitation
 from replay.window import Window, WindowMetadata
 from tests.agent.tasks import CONTROL
@@ -95,16 +96,41 @@ def test_at_first_no_action_is_preferred_and_all_values_are_low() -> None:
     assert (worth > 0).all() and (worth < 0.2).all()
 
 
-def test_targets_sum_rewards_to_the_crops_end_and_no_further_than_a_termination() -> None:
+def test_targets_follow_what_was_done_as_far_as_the_trace_and_no_further_than_a_termination() -> None:
     reward = torch.tensor([[1.0, 2.0, 4.0, 8.0]] * 3)
     value = torch.tensor([[10.0, 20.0, 30.0, 40.0]] * 3)
+    chosen = value - 1
     terminated = torch.tensor([[False] * 4, [False, False, False, True], [False] * 4])
     valid = torch.tensor([[True] * 4, [True] * 4, [True, True, False, False]])
-    target, known = n_step_targets(reward, terminated, valid, value, discount=0.5, n=2)
+
+    def targets(trace: float) -> tuple[torch.Tensor, torch.Tensor]:
+        return retrace_targets(reward, terminated, valid, value, chosen, torch.full_like(reward, trace), 0.5)
+
+    one_step, known = targets(0.0)
     assert known.tolist() == [[True, True, True, False], [True] * 4, [True, False, False, False]]
-    assert target[0, :3].tolist() == [1 + 1 + 0.25 * 30, 2 + 2 + 0.25 * 40, 4 + 0.5 * 40]
-    assert target[1].tolist() == [9.5, 14.0, 4 + 4, 8.0]
-    assert target[2, 0] == 1 + 0.5 * 20
+    assert one_step[0].tolist() == [1 + 10, 2 + 15, 4 + 20, 0]
+    assert one_step[1].tolist() == [11, 17, 24, 8]
+    assert one_step[2].tolist() == [11, 0, 0, 0]
+    # At 1 the chosen action's value falls out: what followed stands in for it, and the state's value exceeds it by 1.
+    followed, _ = targets(1.0)
+    third = 4 + 0.5 * (1 + 8.0)
+    second = 2 + 0.5 * (1 + third)
+    assert followed[1].tolist() == [1 + 0.5 * (1 + second), second, third, 8.0]
+    assert followed[0, 2] == 4 + 0.5 * 40
+    half, _ = targets(0.5)
+    assert half[1, 2] == 4 + 0.5 * (40 + 0.5 * (8 - 39))
+
+
+def test_what_the_policy_would_not_do_is_not_followed() -> None:
+    """Both actions of place 1 were taken as often, by a policy that is gone; only one of those at place 0 led there."""
+    learner = make_learner([episode([0, 1], [0, action], [0.0, float(action)]) for action in (0, 1)], trace=1.0)
+    for _ in range(150):
+        learner.step()
+    assert probabilities(learner, [0, 1], [0])[1] > 0.95
+    values, batch = learner.agent.action_values, learner.batches.make().batch
+    assert values is not None
+    first = packed_hidden(learner.agent, batch)[batch.steps[0].position[:, 0]]
+    assert values.expected(values(first, 2))[:, 0].mean() > 0.8, "0.5 is the mean of what followed"
 
 
 def test_it_is_not_fooled_by_luck_as_asking_for_the_best_return_is() -> None:
@@ -122,12 +148,12 @@ def test_it_is_not_fooled_by_luck_as_asking_for_the_best_return_is() -> None:
 
 def test_it_stitches_halves_of_episodes_that_nobody_played_together() -> None:
     """From place 1: leave for 0.3, or walk to place 3. From place 2 all walk there. At 3 one action earns 1, the other
-    nothing, and whoever came from 1 took the other. Sums of more than one reward would follow him there."""
+    nothing, and whoever came from 1 took the other, which the policy would not."""
     leave, failed = episode([1], [0], [0.3]), episode([1, 3], [1, 0], [0.0, 0.0])
     good, bad = episode([2, 3], [1, 1], [0.0, 1.0]), episode([2, 3], [1, 0], [0.0, 0.0])
     windows = [leave, failed, good, bad] * 10
-    improving, conditioned = make_learner(windows, n_step=1), make_learner(windows, returns="masked")
-    for _ in range(250):
+    improving, conditioned = make_learner(windows), make_learner(windows, returns="masked")
+    for _ in range(350):
         improving.step()
     for _ in range(150):
         conditioned.step()
