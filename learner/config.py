@@ -42,6 +42,8 @@ class LearnerConfig:
         discount: of rewards to come.
         trace: how far a target of the critic follows what was done before it trusts the critic: 0 one step, 1 as far as
             the policy would have done the same (lambda of Retrace, Munos et al. 2016).
+        outcome_share: part of an advantage of the action that was taken that is what came of it, beside what the critic
+            says.
         critic_weight: of the critic's loss beside the policy's.
         target_rate: of the moving average of the weights, an update.
         advantage_clip: furthest that an advantage counts, in root mean squares of a task's advantages.
@@ -85,6 +87,7 @@ class LearnerConfig:
     min_replay_size: int = 1
     discount: float = 0.99
     trace: float = 0.95
+    outcome_share: float = 0.5
     critic_weight: float = 1.0
     target_rate: float = 0.01
     advantage_clip: float = 1.0
@@ -124,6 +127,7 @@ class LearnerConfig:
             "final_learning_rate_fraction",
             "discount",
             "trace",
+            "outcome_share",
             "imitation_share",
             "entropy_floor",
             "target_rate",

@@ -137,7 +137,7 @@ def ppo(experiment: str, seed: int, steps: int, every: int) -> dict[str, Any]:
     name, bar = EXPERIMENTS[experiment]
     actor = compose([f"experiment={experiment}"]).actors[name]
     training = make_vec_env(lambda: Adapted(actor, 10_000 * seed), 8)
-    testing = make_vec_env(lambda: Adapted(actor, MONITORING_SEEDS), 1)
+    testing = make_vec_env(lambda: Adapted(actor, MONITORING_SEEDS), 20)
     # RL Baselines3 Zoo's settings for CartPole-v1, without their decay.
     model = PPO(
         "MlpPolicy", training, n_steps=32, batch_size=256, n_epochs=20, gae_lambda=0.8, gamma=0.98, ent_coef=0.0,

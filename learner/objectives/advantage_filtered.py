@@ -10,6 +10,9 @@ A(s, a) = q'(s, a) - v'(s):
   c = lambda pi'(a|s) where it is not known (tree backup): what the present policy would not do is not followed. A
   termination ends the sum, a time limit does not: its last step has no target, since no later state is in the crop. So
   has every crop's.
+- **Advantages** are of the critic, and of the action that was taken in part (``outcome_share``) of what came of it: its
+  value is moved from q'(s, a) towards G_t. The critic is smooth and cannot tell what small differences add up to;
+  outcomes do, with noise.
 - **Policy**: cross-entropy of pi_better(a|s) ~ pi'(a|s) exp(clip(A(s, a) / sigma, -c, c)) against pi, at every state,
   whatever action was taken there (Hessel et al. 2021, "Muesli", equation 5: CMPO). sigma is the running root mean
   square of A under pi', a task's own, so that rewards of any scale move the policy as far; it has a floor, or noise
@@ -103,8 +106,6 @@ class AdvantageFiltered:
             value = (prior.exp() * worth).sum(-1)
             advantage = worth - value[..., None]
             learned = valid & steps.rewarded[:, None]
-            scale = self._scale(task.name, (prior.exp() * advantage.square()).sum(-1)[learned])
-            better = (prior + (advantage / scale).clamp(-config.advantage_clip, config.advantage_clip)).softmax(-1)
             assert task.value_range is not None  # checked when this was made
             low, high = task.value_range
             action = steps.action.clamp(0, steps.legal.count - 1)[..., None]
@@ -122,6 +123,11 @@ class AdvantageFiltered:
                 config.discount,
             )
             target, known = target - low / (high - low), known & learned
+            surprise = target - worth.gather(2, action)[:, :, 0]
+            surprise = torch.where(known, config.outcome_share * surprise, 0.0)
+            advantage = advantage.scatter_add(2, action, surprise[..., None]) - (ours * surprise)[..., None]
+            scale = self._scale(task.name, (prior.exp() * advantage.square()).sum(-1)[learned])
+            better = (prior + (advantage / scale).clamp(-config.advantage_clip, config.advantage_clip)).softmax(-1)
         log_policy = agent.logits(at, steps.legal).float().log_softmax(-1)
         towards = -(better * log_policy).sum(-1)
         label = functional.nll_loss(log_policy.flatten(0, 1), steps.label.flatten(), reduction="none").view_as(towards)
