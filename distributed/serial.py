@@ -155,7 +155,7 @@ class SerialRun:
 
     def _evaluate(self) -> list[Round]:
         agent, version = self._agent(), self.learner.learner.version
-        agent.load_state_dict(self.learner.learner.agent.state_dict())
+        agent.load_state_dict(self.learner.learner.acting.state_dict())
         end = time.monotonic() + 60 * self.config.evaluation.final_minutes
         rounds = []
         for name in longest_first(self.plan):

@@ -35,10 +35,12 @@ def save_checkpoint(parent: Path, learner: Learner, extra: dict[str, Any], keep:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     try:
-        save_agent(aside, learner.agent)
+        save_agent(aside, learner.acting)
         safetensors.torch.save_file(optimiser_tensors(learner), aside / OPTIMISER)
-        if kept := {key: value.detach().cpu().contiguous() for key, value in learner.objective.tensors().items()}:
-            safetensors.torch.save_file(kept, aside / OBJECTIVE)
+        kept = learner.objective.tensors(learner.agent)
+        if kept:
+            on_cpu = {key: value.detach().cpu().contiguous() for key, value in kept.items()}
+            safetensors.torch.save_file(on_cpu, aside / OBJECTIVE)
         (aside / STATE).write_text(json.dumps({"counters": learner.counters(), "extra": extra}, indent=1))
         files = {path.name: file_hash(path) for path in sorted(aside.iterdir())}
         for path in aside.iterdir():
@@ -74,8 +76,8 @@ def restore_checkpoint(folder: Path, learner: Learner) -> dict[str, Any]:
                 key: value if key == "step" else value.to(parameter.device) for key, value in own.items()
             }
     if (folder / OBJECTIVE).is_file():
-        learner.objective.restore(_read_tensors(folder / OBJECTIVE))
-    elif learner.objective.tensors():
+        learner.objective.restore(learner.agent, _read_tensors(folder / OBJECTIVE))
+    elif learner.objective.tensors(learner.agent):
         raise ValueError(
             f"{folder} has no {OBJECTIVE}, which learner.objective={learner.config.objective} goes on from; it was "
             "written with another objective: resume with that, or start a new run"

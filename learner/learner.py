@@ -211,10 +211,15 @@ class Learner:
         self._forget()
         return result
 
+    @property
+    def acting(self) -> Agent:
+        """Whose weights are published, evaluated and kept; see `Objective.acting`."""
+        return self.objective.acting(self.agent)
+
     def next_version(self) -> tuple[int, dict[str, np.ndarray]]:
-        """Count a version up and copy the weights to the CPU, for publication."""
+        """Count a version up and copy the weights that act to the CPU, for publication."""
         self.version += 1
-        return self.version, flat_weights(self.agent)
+        return self.version, flat_weights(self.acting)
 
     def counters(self) -> dict[str, Any]:
         """Absolute counts, JSON-able; they go into the checkpoint."""

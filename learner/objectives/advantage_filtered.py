@@ -174,26 +174,31 @@ class AdvantageFiltered:
         for own, new in zip(self.target.parameters(), agent.parameters()):
             own.lerp_(new, self.config.target_rate)
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """The averaged weights, mean squares and multipliers."""
+    def acting(self, agent: Agent) -> Agent:
+        """The averaged weights: those of any one update are noisier, and what they would do next changes with each."""
+        return self.target
+
+    def tensors(self, agent: Agent) -> dict[str, torch.Tensor]:
+        """The weights that are updated, mean squares and multipliers."""
         return (
-            {f"target/{name}": tensor for name, tensor in self.target.state_dict().items()}
+            {f"updated/{name}": tensor for name, tensor in agent.state_dict().items()}
             | {f"mean_square/{name}": tensor for name, tensor in self.mean_square.items()}
             | {f"multiplier/{name}": tensor for name, tensor in self.multiplier.items()}
         )
 
-    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+    def restore(self, agent: Agent, tensors: Mapping[str, torch.Tensor]) -> None:
         """Inverse of `tensors`."""
-        parts: dict[str, dict[str, torch.Tensor]] = {"target": {}, "mean_square": {}, "multiplier": {}}
+        parts: dict[str, dict[str, torch.Tensor]] = {"updated": {}, "mean_square": {}, "multiplier": {}}
         for key, tensor in tensors.items():
             part, _, name = key.partition("/")
             if part not in parts:
                 raise ValueError(f"{key} is nothing that learner.objective=advantage_filtered keeps")
             parts[part][name] = tensor.to(self.target.device)
+        self.target.load_state_dict(agent.state_dict())
         try:
-            self.target.load_state_dict(parts["target"])
+            agent.load_state_dict(parts["updated"])
         except RuntimeError as error:
-            raise ValueError(f"averaged weights of another model: {error}") from None
+            raise ValueError(f"weights of another model: {error}") from None
         self.mean_square = parts["mean_square"]
         self.multiplier |= parts["multiplier"]
 

@@ -58,11 +58,15 @@ class Imitation:
     def updated(self, agent: Agent) -> None:
         """Nothing."""
 
-    def tensors(self) -> dict[str, torch.Tensor]:
+    def acting(self, agent: Agent) -> Agent:
+        """The agent itself."""
+        return agent
+
+    def tensors(self, agent: Agent) -> dict[str, torch.Tensor]:
         """None."""
         return {}
 
-    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+    def restore(self, agent: Agent, tensors: Mapping[str, torch.Tensor]) -> None:
         """Nothing; what another objective kept is no use here."""
 
 

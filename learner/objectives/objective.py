@@ -26,12 +26,16 @@ class Objective(Protocol):
         """The optimiser has made a step."""
         ...
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """What is kept between updates, by name; on any device, not to be changed."""
+    def acting(self, agent: Agent) -> Agent:
+        """Whose weights are published, evaluated and kept: ``agent`` itself, or an average over its updates."""
         ...
 
-    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Inverse of `tensors`; other names or shapes raise ValueError."""
+    def tensors(self, agent: Agent) -> dict[str, torch.Tensor]:
+        """What is kept between updates beside the weights that act, by name; on any device, not to be changed."""
+        ...
+
+    def restore(self, agent: Agent, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Inverse of `tensors`, with the weights that act in ``agent``; other names or shapes raise ValueError."""
         ...
 
 

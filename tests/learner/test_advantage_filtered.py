@@ -13,6 +13,7 @@ from agent.agent import Agent
 from agent.config import AgentConfig, DecodingConfig
 from agent.policy import Policy
 from agent.task import ArraySpec, TaskSpec
+from agent.weights import flat_weights, load_agent
 from learner.batch import packed_hidden
 from learner.batch_source import TaskSources
 from learner.checkpoint import restore_checkpoint, save_checkpoint
@@ -205,9 +206,24 @@ def test_a_resumed_learner_goes_on_as_one_that_never_stopped(tmp_path: Path) -> 
     restore_checkpoint(save_checkpoint(tmp_path, stopped, {}), resumed)
     for _ in range(3):
         resumed.step()
-    assert set(resumed.objective.tensors()) == set(straight.objective.tensors())
-    for name, tensor in straight.objective.tensors().items():
-        torch.testing.assert_close(resumed.objective.tensors()[name], tensor, msg=name)
+    ours, theirs = (each.objective.tensors(each.agent) for each in (resumed, straight))
+    assert set(ours) == set(theirs)
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, msg=name)
+    for name, tensor in straight.acting.state_dict().items():
+        torch.testing.assert_close(resumed.acting.state_dict()[name], tensor, msg=name)
+
+
+def test_what_acts_and_is_kept_is_the_average_of_what_is_updated(tmp_path: Path) -> None:
+    learner = make_learner([episode([0], [action], [float(action)]) for action in (0, 1)])
+    for _ in range(3):
+        learner.step()
+    _, published = learner.next_version()
+    kept = flat_weights(load_agent(save_checkpoint(tmp_path, learner, {})))
+    average, updated = flat_weights(learner.acting), flat_weights(learner.agent)
+    for name, weights in average.items():
+        assert np.array_equal(published[name], weights) and np.array_equal(kept[name], weights)
+    assert any(not np.array_equal(average[name], updated[name]) for name in average)
 
 
 def test_a_checkpoint_of_another_objective_is_refused(tmp_path: Path) -> None:
