@@ -76,7 +76,7 @@ class LearnerLoop:
         self._pointed_at = self._saved_at = time.monotonic()
         self._pointed_step = self.learner.step_count
         self._published_at = -math.inf
-        self._point()
+        self.point()
 
     def begin(self, stop: threading.Event) -> None:
         """Wait until `ready`, and publish first weights; returns when ``stop``.
@@ -134,7 +134,7 @@ class LearnerLoop:
             self._first_update_at = time.time()
         self.publish_if_due()
         if now - self._pointed_at >= self._config.cluster.report_seconds:
-            self._point()
+            self.point()
         if now - self._saved_at >= self._config.checkpoint.every_seconds:
             self.save()
 
@@ -147,7 +147,7 @@ class LearnerLoop:
         self._link.publish(*self.learner.next_version())
         self._published_at = time.monotonic()
 
-    def _point(self) -> None:
+    def point(self) -> None:
         """Take the metrics of the updates since the last point. Only here, in the learner's thread."""
         metrics, step = self.learner.metrics(), self.learner.step_count
         newest = {
@@ -181,7 +181,7 @@ class LearnerLoop:
     def close(self) -> None:
         """Publish the last weights, so that the last checkpoint has a version of its own, and let go of replay."""
         self._publish()
-        self._point()
+        self.point()
         self.learner.close()
         self._monitor.close()
         for stream in self._streams.values():

@@ -149,6 +149,7 @@ class SerialRun:
         self._rounds += 1
         self.progress.of_evaluator(rounds)
         if self.config.evaluation.every_steps:  # a point of its own, at this very step
+            self.learner.point()
             self._collect()
             self.reporter.point()
         self._monitored_at = time.monotonic()
