@@ -24,6 +24,10 @@ END_TRIES = 8
 """Windows drawn from ``ends``, which holds those of all sources, before a prompt is taken from elsewhere."""
 
 
+LENGTH_TRIES = 8
+"""Online windows drawn, each kept in proportion to its steps up to the context, before one is taken as it is."""
+
+
 class WindowStream(Protocol):
     """Windows of one table, as `replay.sampler.WindowSampler` gives them."""
 
@@ -203,6 +207,12 @@ class BatchSource:
         """A crop of the task's context, or one of half of it behind a prompt."""
         steps = sources.task.context_steps
         window = self._window(sources, source)
+        if source == ONLINE:
+            # A short episode has more windows a step than a long one: those cut by its beginning and its end.
+            for _ in range(LENGTH_TRIES):
+                if rng.random() * steps < window.length:
+                    break
+                window = self._window(sources, source)
         if steps < 2 or rng.random() >= self._config.prompt_share:
             return random_crop(window, steps, rng)
         prompt = self._prompt(sources, source, steps // 2, rng)

@@ -18,6 +18,7 @@ from learner.checkpoint import MANIFEST, latest_checkpoint, restore_checkpoint, 
 from learner.config import LearnerConfig
 from learner.learner import Diverged, Learner
 from learner.optimiser import learning_rate
+from replay.window import Window
 from tests.agent.tasks import CONTROL, GRID, QUESTION, TASKS
 from tests.learner.windows import ListStream, random_window
 
@@ -61,6 +62,25 @@ def test_shares_are_exact_and_online_windows_are_counted() -> None:
     assert learner.counters()["online_windows_learned"] == 4 * 4
     assert metrics["lag_versions_mean"] == 2.0 and metrics["demonstration_share"] == 0.75
     assert learner.metrics() == {}  # nothing stale is reported again
+
+
+def test_online_windows_are_drawn_in_proportion_to_their_steps() -> None:
+    rng = np.random.default_rng(0)
+    context = CONTROL.context_steps
+    short, whole = (random_window(CONTROL, steps, rng, version=1) for steps in (1, context))
+
+    class Shuffled(ListStream):
+        def get(self, timeout: float) -> Window:
+            return self.windows[rng.integers(len(self.windows))]
+
+    config = LearnerConfig(**(SETTINGS | {"windows_per_batch": 64, "prompt_share": 0.0}))
+    torch.manual_seed(0)
+    agent = Agent(AgentConfig(width=32, layers=1, heads=2), [CONTROL])
+    for name, expected in (("online", 1 / (1 + context)), ("good", 0.5)):
+        source = TaskSources(CONTROL, 1.0, 1.0, {name: Shuffled([short, whole])})
+        batches = BatchSource(agent, {CONTROL.name: source}, config, 0)
+        lengths = np.concatenate([batches.make().batch.groups[0].lengths.numpy() for _ in range(20)])
+        assert (lengths == 1).mean() == pytest.approx(expected, abs=0.05)
 
 
 def test_a_share_of_windows_carries_prompts_half_of_them_ends_of_demonstrations() -> None:
