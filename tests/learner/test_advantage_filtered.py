@@ -197,7 +197,8 @@ def test_rewards_of_another_scale_move_the_policy_as_far() -> None:
 
 
 def test_a_resumed_learner_goes_on_as_one_that_never_stopped(tmp_path: Path) -> None:
-    windows = [episode([0, 1], [action, 1], [0.0, float(action)]) for action in (0, 1)]
+    # As long as the context, so that each is taken and the lists that stand in for replay stay in step.
+    windows = [episode([0, 1, 2], [action, 1, 0], [0.0, float(action), 0.0]) for action in (0, 1)]
     straight, stopped, resumed = (make_learner(windows) for _ in range(3))
     for _ in range(6):
         straight.step()
