@@ -68,7 +68,7 @@ class AdvantageFiltered:
         """Of the policy and of the critic, every window weighing the same.
 
         So the steps of short windows count for more, those before an episode's end, where there is most to learn: with
-        every step weighing the same, CartPole-v1 was not learned in as many updates.
+        every step weighing the same, an earlier critic did not learn CartPole-v1 in as many updates.
         """
         with torch.no_grad():
             before = packed_hidden(self.target, batch)
