@@ -32,6 +32,7 @@ class ActorConfig:
             ``learner.objective=advantage_filtered`` needs.
         weight: share of a batch, relative to the other tasks of the run.
         online_share: of this task's share, the part asked from online (good) windows, 0 to 1.
+        online_share_end: what ``online_share`` has become after ``learner.steps`` updates, evenly; null: it stays.
         demonstrations: a set of demonstrations: a folder, or the name of a shipped set.
         demonstrations_filter: keep only those whose return reaches this share of the expert's, above 0 to 1 (Gato: 0.8,
             see `actors.demonstrations.selection`); null keeps all. Scores are still relative to the whole set.
@@ -59,6 +60,7 @@ class ActorConfig:
     value_range: list[float] | None = None
     weight: float = 1.0
     online_share: float = 0.25
+    online_share_end: float | None = None
     demonstrations: str | None = None
     demonstrations_filter: float | None = None
     demonstrations_top: int | None = None
@@ -127,6 +129,8 @@ def check_actor_config(config: ActorConfig, name: str) -> None:
         refuse("weight", "must be a positive number")
     if not 0 <= config.online_share <= 1:
         refuse("online_share", "must be between 0 and 1")
+    if config.online_share_end is not None and not 0 <= config.online_share_end <= 1:
+        refuse("online_share_end", "must be between 0 and 1, or null where the share stays as it is")
     if not (config.action_temperature >= 0 and math.isfinite(config.action_temperature)):
         refuse("action_temperature", "must be at least 0")
     for number in (0, config.num_actors - 1):

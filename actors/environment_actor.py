@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import logging
@@ -60,6 +61,23 @@ def good_filter(task: TaskSpec, good_return: float | None, share: float = GOOD_S
         return None
     least = task.random_return + share * (good_return - task.random_return)
     return lambda episode_return: episode_return >= least
+
+
+class BestFilter:
+    """Whether an episode's return is in the best quarter of an actor's newest episodes, itself included.
+
+    Which of them stay is for the table to say, which lets the lowest leave; this only spares it what could not.
+    """
+
+    EPISODES = 64
+
+    def __init__(self) -> None:
+        self._returns: collections.deque[float] = collections.deque(maxlen=self.EPISODES)
+
+    def __call__(self, episode_return: float) -> bool:
+        """Take the return of an episode that ended; True for the best."""
+        self._returns.append(episode_return)
+        return episode_return >= float(np.quantile(self._returns, 0.75))
 
 
 class EnvironmentActor:
@@ -129,6 +147,7 @@ class EnvironmentActor:
             "decoding": getattr(decoding, task.action.kind),
             "kappa": decoding.kappa if decoding.returns == "tilted" else 0.0,
         }
+        is_best = BestFilter() if replay.best_capacity else None  # of all slots together
         writers = [
             EpisodeWriter(
                 address,
@@ -136,6 +155,7 @@ class EnvironmentActor:
                 "online",
                 replay,
                 is_good=good_filter(task, good_return, good_share),
+                is_best=is_best,
                 metadata=fields,
                 seed=zlib.crc32(f"{identity}/{slot}".encode()),
                 stop=stop,

@@ -129,7 +129,7 @@ def measure(
     windows = rows * STEPS // context_steps
     learner = Learner(
         agent,
-        {task.name: TaskSources(task, 1.0, 0.0, {"demonstrations": PreparedWindows(task)})},
+        {task.name: TaskSources(task, 1.0, (0.0, 0.0), {"demonstrations": PreparedWindows(task)})},
         LearnerConfig(windows_per_batch=windows, tokens_per_row=TOKENS_PER_ROW, steps=10_000, prompt_share=0.0),
         seed=0,
     )

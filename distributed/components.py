@@ -105,7 +105,9 @@ def open_streams(plan: RunPlan, address: str, monitor: ReplayMonitor) -> dict[tu
     for name, task in plan.tasks.items():
         actor = plan.actor(name)
         wanted = ["demonstrations"] if actor.demonstrations is not None else []
-        wanted += [plan.config.own_source] if actor.num_actors > 0 and actor.online_share > 0 else []
+        learned = max(actor.online_share, actor.online_share_end or 0.0) > 0
+        wanted += [plan.config.own_source] if actor.num_actors > 0 and learned else []
+        wanted += ["best"] if plan.config.own_source in wanted and plan.config.learner.best_share > 0 else []
         wanted += ["ends"] if plan.config.learner.prompt_share > 0 and plan.config.replay.ends else []
         for source in wanted:
             streams[name, source] = WindowSampler(address, task, source, plan.config.replay, monitor)
@@ -120,5 +122,7 @@ def make_sources(plan: RunPlan, streams: dict[tuple[str, str], WindowSampler]) -
     for name, task in plan.tasks.items():
         actor = plan.actor(name)
         own = {source: stream for (of, source), stream in streams.items() if of == name}
-        sources[task.name] = TaskSources(task, actor.weight, actor.online_share, own)
+        last = actor.online_share if actor.online_share_end is None else actor.online_share_end
+        share = (actor.online_share, last)
+        sources[task.name] = TaskSources(task, actor.weight, share, own, plan.config.learner.best_share)
     return sources

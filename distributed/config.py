@@ -186,6 +186,11 @@ def validate(config: TrainConfig) -> None:
         raise ValueError(
             "evaluation.every_steps needs cluster.mode=serial; with processes use evaluation.every_seconds"
         )
+    if config.learner.best_share > 0 and config.replay.best_capacity == 0:
+        raise ValueError(
+            f"learner.best_share={config.learner.best_share:g} needs a table of the best episodes: set "
+            "replay.best_capacity, say to 2000 windows"
+        )
     if config.stop.learner_steps > config.learner.steps:
         raise ValueError(
             f"stop.learner_steps ({config.stop.learner_steps}) is beyond learner.steps ({config.learner.steps}), where "

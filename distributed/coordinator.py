@@ -259,6 +259,9 @@ class Coordinator:
                 f"replay/reuse/{table.name}": table.samples / table.inserts if table.inserts else 0.0,
                 f"replay/inserts_wait/{table.name}": float(table.inserts_wait),
             }
+            asked = self.config.replay.samples_per_insert
+            if asked is not None and table.name.startswith("online/"):  # beside `reuse`, which is what was reached
+                values[f"replay/samples_per_insert_asked/{table.name}"] = asked
         return values
 
     # Ending -----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from learner.crop import Crop, collate, last_crop, random_crop
 from learner.mixture import Key, Mixture
 from replay.window import Window
 
-DEMONSTRATIONS, GOOD, ONLINE, ENDS = "demonstrations", "good", "online", "ends"
+DEMONSTRATIONS, GOOD, ONLINE, ENDS, BEST = "demonstrations", "good", "online", "ends", "best"
 END_TRIES = 8
 """Windows drawn from ``ends``, which holds those of all sources, before a prompt is taken from elsewhere."""
 
@@ -51,29 +51,38 @@ class TaskSources:
     Attributes:
         task: its spec.
         weight: its share of a batch, relative to other tasks.
-        online_share: part of that share asked from `own`.
+        online_share: part of that share asked from the run's own windows, at the first update and at the last.
         streams: by source: ``demonstrations``; ``good`` or, where all of the run's own windows are learned from,
-            ``online``; and ``ends`` for prompts.
+            ``online``; ``best`` beside it; and ``ends`` for prompts.
+        best_share: of the run's own windows, the part asked from ``best``.
     """
 
     task: TaskSpec
     weight: float
-    online_share: float
+    online_share: tuple[float, float]
     streams: Mapping[str, WindowStream]
+    best_share: float = 0.0
 
     @property
     def own(self) -> str:
         """Source of the run's own windows: ``good`` or ``online``."""
         return ONLINE if ONLINE in self.streams else GOOD
 
-    def shares(self) -> dict[Key, float]:
-        """Relative weight of each of this task's sources; what a task lacks for good goes to what it has."""
-        asked = {DEMONSTRATIONS: 1.0 - self.online_share, self.own: self.online_share}
+    def shares(self, progress: float) -> dict[Key, float]:
+        """Relative weight of each of this task's sources after a part ``progress`` of the updates; what a task lacks
+        for good goes to what it has."""
+        first, last = self.online_share
+        online = first + min(1.0, progress) * (last - first)
+        asked = {
+            DEMONSTRATIONS: 1.0 - online,
+            self.own: online * (1.0 - self.best_share),
+            BEST: online * self.best_share,
+        }
         present = {source: share for source, share in asked.items() if source in self.streams}
         if not present:
             raise ValueError(f"{self.task.name}: neither demonstrations nor online windows to learn from")
         if sum(present.values()) == 0:
-            raise ValueError(f"{self.task.name}: online_share is {self.online_share} and leaves no share to learn from")
+            raise ValueError(f"{self.task.name}: an online_share of {online:g} leaves no share to learn from")
         total = sum(present.values())
         return {(self.task.name, source): self.weight * share / total for source, share in present.items()}
 
@@ -110,10 +119,15 @@ class BatchSource:
         self._config = config
         self._seed = seed
         self._number = first
-        self.mixture = Mixture({k: share for task in sources.values() for k, share in task.shares().items()})
+        self.mixture = Mixture(self._shares())
         self._stop = threading.Event()
         self._ready: queue.Queue[SourcedBatch | BaseException] = queue.Queue(max(1, config.prefetch_batches))
         self._thread: threading.Thread | None = None
+
+    def _shares(self) -> dict[Key, float]:
+        """Of all tasks' sources, at the present batch."""
+        progress = self._number / self._config.steps
+        return {key: share for task in self._sources.values() for key, share in task.shares(progress).items()}
 
     def get(self) -> SourcedBatch:
         """The next batch."""
@@ -162,6 +176,7 @@ class BatchSource:
         """One batch, prepared here and now."""
         # Random numbers come from (seed, number), so that a resumed run goes on where it stopped.
         rng = np.random.default_rng((self._seed, self._number))
+        self.mixture.change(self._shares())
         self._number += 1
         asked = self.mixture.split(self._config.windows_per_batch)
         actual = self._with_fallback(asked)
@@ -195,11 +210,12 @@ class BatchSource:
         """While a task's table of own windows is empty, its share goes to its demonstrations, and the reverse."""
         actual = dict.fromkeys(asked, 0)
         for (name, source), count in asked.items():
-            streams, both = self._sources[name].streams, (DEMONSTRATIONS, self._sources[name].own)
+            streams, own = self._sources[name].streams, self._sources[name].own
             # Where a task has nothing yet, its demonstrations are waited for: they come first.
+            both = (own, DEMONSTRATIONS) if source == BEST else (DEMONSTRATIONS, own)
             order = [source, *both]
             present = [other for other in order if other in streams and streams[other].available()]
-            chosen = present[0] if present else next(other for other in both if other in streams)
+            chosen = present[0] if present else next(other for other in (DEMONSTRATIONS, own) if other in streams)
             actual[name, chosen] += count
         return actual
 
@@ -207,7 +223,7 @@ class BatchSource:
         """A crop of the task's context, or one of half of it behind a prompt."""
         steps = sources.task.context_steps
         window = self._window(sources, source)
-        if source == ONLINE:
+        if source in (ONLINE, BEST):
             # A short episode has more windows a step than a long one: those cut by its beginning and its end.
             for _ in range(LENGTH_TRIES):
                 if rng.random() * steps < window.length:

@@ -37,6 +37,8 @@ class LearnerConfig:
             section 2.2: 0.25). Tasks with a context of one step have none.
         image_shift: images are shifted by up to this many pixels, the same for a whole window.
         good_threshold: Gato's filter: normalised return from which an online episode is imitated.
+        best_share: of the run's own windows, the part drawn from those of its best episodes (needs
+            ``replay.best_capacity``).
         min_replay_size: windows that each task must have in replay before the first update: of demonstrations, where it
             has them. A set that fits into replay can so be had whole from the beginning, however fast it is written.
         discount: of rewards to come.
@@ -84,6 +86,7 @@ class LearnerConfig:
     prompt_share: float = 0.25
     image_shift: int = 0
     good_threshold: float = 0.8
+    best_share: float = 0.0
     min_replay_size: int = 1
     discount: float = 0.99
     trace: float = 0.95
@@ -128,6 +131,7 @@ class LearnerConfig:
             "discount",
             "trace",
             "outcome_share",
+            "best_share",
             "imitation_share",
             "entropy_floor",
             "target_rate",

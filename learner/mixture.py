@@ -15,11 +15,17 @@ class Mixture:
     """
 
     def __init__(self, shares: Mapping[Key, float]) -> None:
+        self.carry = dict.fromkeys(shares, 0.0)
+        self.change(shares)
+
+    def change(self, shares: Mapping[Key, float]) -> None:
+        """Go on with other shares of the same keys; what is carried over stays."""
         total = sum(shares.values())
         if total <= 0 or min(shares.values()) < 0:
             raise ValueError(f"shares must not be negative and must sum to more than 0: {dict(shares)}")
+        if shares.keys() != self.carry.keys():
+            raise ValueError(f"shares of other keys: {sorted(shares)} in the place of {sorted(self.carry)}")
         self.shares = {key: share / total for key, share in shares.items()}
-        self.carry = dict.fromkeys(self.shares, 0.0)
 
     def split(self, windows: int) -> dict[Key, int]:
         """Windows of the next batch by key; they sum to ``windows``."""

@@ -18,6 +18,8 @@ class ReplayConfig:
         online_capacity, demonstrations_capacity, good_capacity, ends_capacity: windows a table of that source holds for
             each task before its oldest leave. Demonstrations must fit whole: a set of N steps in E episodes makes about
             ``(N + E * (window_length - 1)) / window_stride`` windows.
+        best_capacity: windows of the run's own episodes with the highest returns, for each task, of which those of the
+            lowest leave first; 0: there is no such table.
         samples_per_insert: None lets writers insert freely and the oldest windows leave. A number makes inserts into
             ``online`` wait until each window has been sampled that often on average; sampling never waits for it.
         insert_slack: windows that ``online`` takes beyond that ratio before inserts wait; at least one longest episode
@@ -46,6 +48,7 @@ class ReplayConfig:
     demonstrations_capacity: int = 200_000
     good_capacity: int = 10_000
     ends_capacity: int = 1_000
+    best_capacity: int = 0
     samples_per_insert: float | None = None
     insert_slack: int = 2_000
     ends: bool = True
@@ -77,6 +80,8 @@ class ReplayConfig:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"replay.{name} must be at least 1, not {getattr(self, name)}")
+        if self.best_capacity < 0:
+            raise ValueError(f"replay.best_capacity must not be negative, not {self.best_capacity}")
         for name in ("start_deadline", "write_deadline", "poll_seconds", "max_gigabytes"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"replay.{name} must be above 0, not {getattr(self, name)}")
@@ -96,5 +101,6 @@ class ReplayConfig:
             "demonstrations": self.demonstrations_capacity,
             "good": self.good_capacity,
             "ends": self.ends_capacity,
+            "best": self.best_capacity,
         }
         return capacities[source]

@@ -90,11 +90,11 @@ class ItemStream:
         references = self._writer.Append(row)
         return {name: references[self._columns[name]] for name in cells}
 
-    def add(self, table: str, cells: Mapping[str, Cell]) -> None:
+    def add(self, table: str, cells: Mapping[str, Cell], priority: float = 1.0) -> None:
         """Make an item of stored cells, columns in sorted order; waits while too many items are unconfirmed."""
         self._sending = True
         columns = [[cells[name]] for name in sorted(cells)]
-        self._writer.CreateItem(table, 1.0, columns, [True] * len(columns))
+        self._writer.CreateItem(table, priority, columns, [True] * len(columns))
         self.settle(self._pending_windows, self._deadline, required=True)
 
     def settle(self, pending: int, timeout: float, *, required: bool = False, stoppable: bool = True) -> bool:

@@ -31,6 +31,7 @@ _SYMBOLS = {
     "Table": (),
     "UniformSelector": (),
     "FifoSelector": (),
+    "HeapSelector": (),
     "RateLimiter": (),
     "create_default_checkpointer": (),
 }

@@ -99,7 +99,7 @@ def _serve(order: ServerOrder) -> tuple[Any, bool]:
         reverb.Table(
             name=table.name,
             sampler=reverb.UniformSelector(),
-            remover=reverb.FifoSelector(),
+            remover=reverb.HeapSelector(True) if table.highest_stay else reverb.FifoSelector(),
             max_size=table.capacity,
             max_times_sampled=0,
             rate_limiter=reverb.RateLimiter(*table.limits),

@@ -14,9 +14,10 @@ from agent.task import TaskSpec
 from replay.config import ReplayConfig
 from replay.window import window_signature
 
-SOURCES = ("online", "demonstrations", "good", "ends")
+SOURCES = ("online", "demonstrations", "good", "ends", "best")
 """``online``: all windows of the run's own policies. ``demonstrations``: of experts. ``good``: online windows of
-episodes that pass Gato's filter (Reed et al. 2022, section 3.2). ``ends``: the last window of each episode."""
+episodes that pass Gato's filter (Reed et al. 2022, section 3.2). ``ends``: the last window of each episode. ``best``:
+online windows of the episodes with the highest returns, where `ReplayConfig.best_capacity` gives it room."""
 
 MAX_TABLES = 1600
 """A table costs the server two threads and 35 kB. 1,472, those of 368 tasks, were started and polled: 6.3 s, 2,986
@@ -35,7 +36,7 @@ class TableConfig:
 
     Attributes:
         name: see `table_for`.
-        capacity: windows; the oldest leave first.
+        capacity: windows; the oldest leave first, or those of the lowest priority where ``highest_stay``.
         samples_per_insert, insert_slack: where the former is set, inserts wait, see `ReplayConfig`.
         signature: dtype name and shape of every column; the time dimension is None.
     """
@@ -45,6 +46,7 @@ class TableConfig:
     samples_per_insert: float | None
     insert_slack: int
     signature: dict[str, tuple[str, tuple[int | None, ...]]]
+    highest_stay: bool = False
 
     @property
     def limits(self) -> tuple[float, int, float, float]:
@@ -76,6 +78,11 @@ def table_for(task_name: str, source: str) -> str:
     return f"{source}/{task_name}"
 
 
+def sources_of(config: ReplayConfig) -> tuple[str, ...]:
+    """Those of `SOURCES` that have tables."""
+    return tuple(source for source in SOURCES if config.capacity(source) > 0)
+
+
 def column_names(task: TaskSpec) -> list[str]:
     """Columns in the order in which Reverb returns them: sorted."""
     return sorted(window_signature(task))
@@ -97,18 +104,19 @@ def table_configs(tasks: Sequence[TaskSpec], config: ReplayConfig) -> list[Table
         raise ValueError("replay needs at least one task")
     if len(set(names)) < len(names):
         raise ValueError(f"task {next(n for n in names if names.count(n) > 1)} is given twice")
-    if len(tasks) * len(SOURCES) > MAX_TABLES:
+    sources = sources_of(config)
+    if len(tasks) * len(sources) > MAX_TABLES:
         raise ValueError(
-            f"{len(tasks)} tasks need {len(tasks) * len(SOURCES)} tables ({len(SOURCES)} each), and one replay server "
+            f"{len(tasks)} tasks need {len(tasks) * len(sources)} tables ({len(sources)} each), and one replay server "
             f"holds at most {MAX_TABLES}: each costs it two threads. "
-            f"Train at most {MAX_TABLES // len(SOURCES)} tasks in one run"
+            f"Train at most {MAX_TABLES // len(sources)} tasks in one run"
         )
     tables = []
     for task in tasks:
         signature: dict[str, tuple[str, tuple[int | None, ...]]] = {
             name: (dtype.name, (None, *shape)) for name, (dtype, shape) in window_signature(task).items()
         }
-        for source in SOURCES:
+        for source in sources:
             tables.append(
                 TableConfig(
                     name=table_for(task.name, source),
@@ -116,6 +124,7 @@ def table_configs(tasks: Sequence[TaskSpec], config: ReplayConfig) -> list[Table
                     samples_per_insert=config.samples_per_insert if source == "online" else None,
                     insert_slack=config.insert_slack,
                     signature=signature,
+                    highest_stay=source == "best",
                 )
             )
     return tables
@@ -162,11 +171,11 @@ def estimate_memory(
             image = dtype == np.uint8 and name.startswith("observation/")
             raw += size
             stored += size * (_IMAGE_COMPRESSION if image else _OTHER_COMPRESSION) + _BYTES_PER_COLUMN
-        for source in SOURCES:
+        for source in sources_of(config):
             windows = config.capacity(source)
             if source == "demonstrations":
                 windows = min(windows, demonstration_windows.get(task.name, 0))
-            # `good` and `ends` share the chunks of `online` while it holds them; counted in full, as they outlive it.
+            # `ends` shares the chunks of `online` while it holds them; counted in full, as it outlives it.
             estimates.append(
                 TableEstimate(table_for(task.name, source), windows, int(windows * stored), int(windows * raw))
             )

@@ -43,12 +43,13 @@ class EpisodeWriter:
     """Writes the episodes of one environment slot (or of a demonstration set, one episode at a time).
 
     A window goes out `TaskSpec.return_horizon` steps after its last step or when its episode ends. An episode that
-    ``is_good`` says yes to is written once more, into the ``good`` table, when it ends. Until then its windows wait
-    here, compressed (`ReplayConfig.keep_alive_windows`), in a stream of their own: a stream that kept an episode's
-    chunks while it sends would cost the server milliseconds a window (see `ItemStream`).
+    ``is_good`` or ``is_best`` says yes to is written once more, into the ``good`` or the ``best`` table, when it ends.
+    Until then its windows wait here, compressed (`ReplayConfig.keep_alive_windows`), in a stream of their own: a stream
+    that kept an episode's chunks while it sends would cost the server milliseconds a window (see `ItemStream`).
 
     Attributes:
-        windows_written, good_windows_written: windows made so far in the source's own table, and in ``good``.
+        windows_written, good_windows_written, best_windows_written: windows made so far in the source's own table, in
+            ``good`` and in ``best``.
         episodes_written, good_episodes: episodes ended.
         steps_written: steps of all episodes.
     """
@@ -61,6 +62,7 @@ class EpisodeWriter:
         config: ReplayConfig,
         *,
         is_good: Callable[[float], bool] | None = None,
+        is_best: Callable[[float], bool] | None = None,
         metadata: Mapping[str, Any] | None = None,
         seed: int = 0,
         stop: threading.Event | None = None,
@@ -72,7 +74,8 @@ class EpisodeWriter:
             task: whose windows these are.
             source: ``online`` or ``demonstrations``.
             config: of replay.
-            is_good: given an episode's undiscounted return, whether its windows go into ``good`` too.
+            is_good, is_best: given an episode's undiscounted return, whether its windows go into ``good`` and
+                ``best`` too; each is asked once for every episode.
             metadata: fields of `WindowMetadata` that hold for all windows (actor_id, incarnation, expert, ...).
             seed: of the random phases.
             stop: when set, nothing waits any more.
@@ -80,30 +83,29 @@ class EpisodeWriter:
         if source not in ("online", "demonstrations"):
             raise ValueError(f"an EpisodeWriter writes online or demonstrations, not {source!r}")
         self.task = task
-        self.windows_written = self.good_windows_written = 0
+        self.windows_written = self.good_windows_written = self.best_windows_written = 0
         self.episodes_written = self.good_episodes = self.steps_written = 0
         self._config = config
         self._source = source
-        self._is_good = is_good
+        self._is_good, self._is_best = is_good, is_best
         self._fields: dict[str, Any] = dict(metadata or {})
         self._random = np.random.default_rng(seed)
         self._metadata_bytes = metadata_bytes(task)
-        self._tables = {name: table_for(task.name, name) for name in (source, "good", "ends")}
+        self._tables = {name: table_for(task.name, name) for name in (source, "good", "best", "ends")}
         used = [self._tables[name] for name in ([source, "ends"] if config.ends else [source])]
         self._length, self._stride = config.span(task)
         waiting = (task.return_horizon + self._length) // self._stride + 3
         self._stream = ItemStream(address, config, used, waiting, stop)
         self._kept: collections.deque[_StoredWindow] = collections.deque(maxlen=self._windows_to_keep())
-        self._good_stream = (
-            ItemStream(address, config, [self._tables["good"]], self._windows_to_keep(), stop) if is_good else None
-        )
+        chosen = [self._tables[name] for name, asked in (("good", is_good), ("best", is_best)) if asked]
+        self._chosen_stream = ItemStream(address, config, chosen, self._windows_to_keep(), stop) if chosen else None
         self._buffer = StepBuffer(task, 4 * self._length)
         self._open = False
 
     @property
     def blocked_seconds(self) -> float:
         """Seconds spent waiting for the server or for a limited table."""
-        return self._stream.blocked_seconds + (self._good_stream.blocked_seconds if self._good_stream else 0.0)
+        return self._stream.blocked_seconds + (self._chosen_stream.blocked_seconds if self._chosen_stream else 0.0)
 
     def ready(self, timeout: float = 0.0) -> bool:
         """Whether nearly all windows so far were taken, so that another episode may start; waits ``timeout`` s."""
@@ -262,7 +264,7 @@ class EpisodeWriter:
         """Wait until all windows were taken, and end; False where some were dropped after ``deadline`` seconds."""
         end = time.monotonic() + deadline
         kept = self._stream.close(deadline)
-        return (self._good_stream is None or self._good_stream.close(max(0.0, end - time.monotonic()))) and kept
+        return (self._chosen_stream is None or self._chosen_stream.close(max(0.0, end - time.monotonic()))) and kept
 
     def _windows_to_keep(self) -> int:
         """How many windows of an episode can become good: all, where the longest episode is known and fits."""
@@ -286,8 +288,8 @@ class EpisodeWriter:
         """Store the steps of a window; its items are made later, when its tail is known."""
         columns = {name: self._filled(name, values) for name, values in rows(start, stop).items()}
         self._waiting.append(_StoredWindow(start, stop, self._stream.store(columns)))
-        if self._good_stream is not None:
-            self._kept.append(_StoredWindow(start, stop, self._good_stream.store(columns)))
+        if self._chosen_stream is not None:
+            self._kept.append(_StoredWindow(start, stop, self._chosen_stream.store(columns)))
 
     def _filled(self, name: str, values: np.ndarray) -> np.ndarray:
         """A column with zeros behind it, as long as those of the longest window: Reverb's columns have one shape."""
@@ -318,8 +320,8 @@ class EpisodeWriter:
 
     def _forget_kept(self) -> None:
         self._kept.clear()
-        if self._good_stream is not None:
-            self._good_stream.forget()
+        if self._chosen_stream is not None:
+            self._chosen_stream.forget()
 
     def _finish(self, rewards: np.ndarray, success: bool | None) -> None:
         """Write what waits for the end of the episode, then ``ends`` and ``good``."""
@@ -332,13 +334,18 @@ class EpisodeWriter:
                 last = cells
         if self._config.ends and last is not None:
             self._stream.add(self._tables["ends"], last)
-        if self._good_stream is not None and self._is_good is not None:
-            if self._is_good(whole):
-                for window in self._kept:
-                    cells = self._complete(self._good_stream, window, rewards, success, whole)
-                    self._good_stream.add(self._tables["good"], cells)
-                self.good_windows_written += len(self._kept)
-                self.good_episodes += 1
+        if self._chosen_stream is not None:
+            good = self._is_good is not None and self._is_good(whole)
+            best = self._is_best is not None and self._is_best(whole)
+            for window in self._kept if good or best else ():
+                cells = self._complete(self._chosen_stream, window, rewards, success, whole)
+                if good:
+                    self._chosen_stream.add(self._tables["good"], cells)
+                if best:
+                    self._chosen_stream.add(self._tables["best"], cells, priority=whole)
+            self.good_windows_written += good * len(self._kept)
+            self.best_windows_written += best * len(self._kept)
+            self.good_episodes += good
             self._forget_kept()
         self.episodes_written += 1
         self.steps_written += len(rewards)

@@ -14,10 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.util
-import json
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +29,7 @@ from distributed.compose import compose
 from distributed.metrics import read_rows
 from distributed.report import write_report
 from distributed.result import Result
+from studies.runs import cpu_seconds, trained
 
 EXPERIMENTS = {"cartpole": ("cartpole_v1", 475.0), "balance": ("cartpole_balance", 900.0)}
 """Actor config and bar of each task, by the name of its experiment."""
@@ -67,14 +64,7 @@ def clowder(experiment: str, seed: int, runs: Path, overrides: Sequence[str]) ->
     name, bar = EXPERIMENTS[experiment]
     folder = runs / f"{experiment}-seed{seed}"
     task = compose([f"experiment={experiment}"]).actors[name].task
-    timing = folder / "cpu.json"
-    if not (folder / "result.json").exists():
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        words = [f"experiment={experiment}", f"name={folder.name}", f"seed={seed}", f"logging.folder={runs}"]
-        subprocess.run([sys.executable, "-m", "distributed.cli", "train", *words, *overrides], check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        timing.write_text(json.dumps({"cpu_seconds": spent}))
+    trained(folder, [f"experiment={experiment}", f"seed={seed}", *overrides])
     evaluated = f"evaluation/return/{task}"
     points = [
         Point(row["environment_steps"], row["values"][evaluated])
@@ -91,7 +81,7 @@ def clowder(experiment: str, seed: int, runs: Path, overrides: Sequence[str]) ->
         "final_ci95": result.tasks[task].ci95_mean_return,
         "environment_steps": result.environment_steps,
         "learner_steps": result.learner_steps,
-        "cpu_seconds": json.loads(timing.read_text())["cpu_seconds"] if timing.exists() else None,
+        "cpu_seconds": cpu_seconds(folder),
     }
 
 

@@ -34,6 +34,7 @@ from distributed.evaluation import evaluate_task
 from distributed.report import write_report
 from distributed.run_folder import write_whole
 from distributed.trained_run import TrainedRun
+from studies.runs import trained
 
 EXPERIMENT = "experiment=generalist"
 EPISODES = {"dm_control": 20, "atari": 10, "babyai": 600, "metaworld": 40}
@@ -147,12 +148,9 @@ def main() -> None:
         parser.error("the intervals need rliable: pip install -c constraints.txt -e '.[bench]'")
 
     sets = record(dict(compose([EXPERIMENT]).actors), options.sets, options.processes)
-    folder = options.runs / f"generalist-seed{options.seed}"
-    if not (folder / "result.json").exists():
-        words = [EXPERIMENT, f"name={folder.name}", f"seed={options.seed}", f"logging.folder={options.runs}"]
-        words += [f"actors.{name}.demonstrations={where}" for name, where in sets.items()]
-        words += ["evaluation.final_episodes=1", *options.overrides]
-        subprocess.run([sys.executable, "-m", "distributed.cli", "train", *words], check=True)
+    words = [EXPERIMENT, f"seed={options.seed}", *(f"actors.{name}.demonstrations={at}" for name, at in sets.items())]
+    words += ["evaluation.final_episodes=1", *options.overrides]
+    folder = trained(options.runs / f"generalist-seed{options.seed}", words)
 
     run = TrainedRun.load(str(folder), options.play, [])
     tasks = play(run, sets, options.episodes, options.deadline)

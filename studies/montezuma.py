@@ -16,8 +16,6 @@ import dataclasses
 import math
 import os
 import statistics
-import subprocess
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -37,6 +35,7 @@ from distributed.config import TrainConfig
 from distributed.evaluation import evaluate_task
 from distributed.report import write_report
 from distributed.trained_run import TrainedRun
+from studies.runs import trained
 
 EXPERIMENT = "experiment=montezuma"
 ACTOR = "montezuma_revenge"
@@ -76,16 +75,6 @@ def sign_test(gains: list[float]) -> float:
     return min(1.0, 2 * tail)
 
 
-def trained(seed: int, runs: Path, overrides: list[str]) -> Path:
-    """The finished run of one training seed, made now if there is none."""
-    folder = runs / f"montezuma-seed{seed}"
-    if not (folder / "result.json").exists():
-        words = [EXPERIMENT, f"name={folder.name}", f"seed={seed}", f"logging.folder={runs}"]
-        words += ["evaluation.final_episodes=1", *overrides]  # it is evaluated here
-        subprocess.run([sys.executable, "-m", "distributed.cli", "train", *words], check=True, timeout=LIMIT_SECONDS)
-    return folder
-
-
 def play(folder: Path, config: TrainConfig, sticky: float, seeds: range, seconds: float) -> list[float]:
     """Returns of a run's final checkpoint on ``seeds``, evaluated as ``config`` says, in one thread."""
     torch.set_num_threads(1)
@@ -118,7 +107,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the JSON here too")
     parser.add_argument("overrides", nargs="*", help="key=value of all runs")
     options = parser.parse_args()
-    folders = [trained(seed, options.runs, options.overrides) for seed in options.seeds]
+    folders = []
+    for seed in options.seeds:
+        words = [EXPERIMENT, f"seed={seed}", "evaluation.final_episodes=1", *options.overrides]  # it is evaluated here
+        folders.append(trained(options.runs / f"montezuma-seed{seed}", words, LIMIT_SECONDS))
     config = compose([EXPERIMENT, *options.overrides])
 
     found = ActionSet(find_set(options.open_loop), lambda: make_environment(config.actors[ACTOR], 1))

@@ -246,6 +246,19 @@ class _Shooting:
         return value - self._options.life * max(lives - self._plan.lives(), 0)
 
 
+class AtariRule(AtariPlanner):
+    """The rule of a game alone, without a look-ahead: fast, and weak enough to improve on.
+
+    Raises:
+        ValueError: the game has no rule.
+    """
+
+    name = "atari-rule"
+
+    def __init__(self, task_name: str, arguments: Mapping[str, Any]) -> None:
+        super().__init__(task_name, arguments, RuleOptions(candidates=()))
+
+
 def _options_of(task_name: str, rom: str) -> RuleOptions | ShootingOptions:
     """Those of the settings file."""
     entries = settings_file(FILE)

@@ -30,6 +30,7 @@ EXPERTS = {
     ),
     "text-truth": Listing("actors.experts.text_truth", "TextTruth", "text/*", "privileged information"),
     "atari-planner": Listing("actors.experts.atari_planner", "AtariPlanner", "atari/*", "simulator state"),
+    "atari-rule": Listing("actors.experts.atari_planner", "AtariRule", "Boxing, Breakout, Freeway", "simulator state"),
 }
 """By name; imported only when asked for, since each needs its simulator."""
 

@@ -29,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = compose(words)
     plan = make_plan(config)
     folder = RunFolder.create(tmp_path_factory.mktemp("runs") / "untrained", to_dict(config), [])
-    nothing = {TASK: TaskSources(plan.specs[0], 1.0, 0.0, {"demonstrations": ListStream([])})}
+    nothing = {TASK: TaskSources(plan.specs[0], 1.0, (0.0, 0.0), {"demonstrations": ListStream([])})}
     learner = Learner(Agent(config.agent, plan.specs), nothing, config.learner, seed=0)
     save_checkpoint(folder.checkpoints, learner, {"environment_steps": 7, "wall_seconds": 1.5})
     learner.close()

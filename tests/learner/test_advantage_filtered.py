@@ -73,7 +73,8 @@ def make_learner(windows: list[Window], task: TaskSpec = TASK, returns: str = "o
         steps=10_000,
         **{"target_rate": 0.05, "discount": 1.0} | changes,
     )
-    return Learner(agent, {task.name: TaskSources(task, 1.0, 1.0 if "online" in streams else 0.0, streams)}, config, 0)
+    share = 1.0 if "online" in streams else 0.0
+    return Learner(agent, {task.name: TaskSources(task, 1.0, (share, share), streams)}, config, 0)
 
 
 def probabilities(learner: Learner, places: list[int], actions: list[int], asked: float | None = None) -> np.ndarray:

@@ -38,7 +38,7 @@ def make_learner(
         task.name: TaskSources(
             task,
             1.0,
-            online_share,
+            (online_share, online_share),
             {
                 "demonstrations": ListStream([random_window(task, 5, rng) for _ in range(3)]),
                 "good": ListStream([random_window(task, 5, rng, version=4) for _ in range(good)]),
@@ -77,10 +77,36 @@ def test_online_windows_are_drawn_in_proportion_to_their_steps() -> None:
     torch.manual_seed(0)
     agent = Agent(AgentConfig(width=32, layers=1, heads=2), [CONTROL])
     for name, expected in (("online", 1 / (1 + context)), ("good", 0.5)):
-        source = TaskSources(CONTROL, 1.0, 1.0, {name: Shuffled([short, whole])})
+        source = TaskSources(CONTROL, 1.0, (1.0, 1.0), {name: Shuffled([short, whole])})
         batches = BatchSource(agent, {CONTROL.name: source}, config, 0)
         lengths = np.concatenate([batches.make().batch.groups[0].lengths.numpy() for _ in range(20)])
         assert (lengths == 1).mean() == pytest.approx(expected, abs=0.05)
+
+
+def test_the_share_of_own_windows_moves_from_its_first_to_its_last_value() -> None:
+    rng = np.random.default_rng(0)
+    streams = {
+        "demonstrations": ListStream([random_window(CONTROL, 5, rng)]),
+        "online": ListStream([random_window(CONTROL, 5, rng, version=1)]),
+        "best": ListStream([random_window(CONTROL, 5, rng, version=1)]),
+    }
+    torch.manual_seed(0)
+    agent = Agent(AgentConfig(width=32, layers=1, heads=2), [CONTROL])
+    config = LearnerConfig(**(SETTINGS | {"steps": 40, "windows_per_batch": 10, "prompt_share": 0.0}))
+    sources = {CONTROL.name: TaskSources(CONTROL, 1.0, (0.0, 1.0), streams, best_share=0.25)}
+    batches = BatchSource(agent, sources, config, 0)
+    actual = [batches.make().actual for _ in range(60)]
+
+    def counts(source: str) -> list[int]:
+        return [each.get((CONTROL.name, source), 0) for each in actual]
+
+    assert counts("demonstrations")[0] == 10 and not any(counts("demonstrations")[40:])
+    own = np.add(counts("online"), counts("best"))
+    assert np.abs(own[:40] - np.arange(40) / 4).max() <= 2
+    assert sum(counts("best")) / own.sum() == pytest.approx(0.25, abs=0.01)
+
+    resumed = BatchSource(agent, sources, config, 0, first=40)
+    assert resumed.make().actual.get((CONTROL.name, "demonstrations"), 0) == 0
 
 
 def test_a_share_of_windows_carries_prompts_half_of_them_ends_of_demonstrations() -> None:
@@ -93,7 +119,9 @@ def test_a_share_of_windows_carries_prompts_half_of_them_ends_of_demonstrations(
         "ends": ListStream([online, *ends]),
     }
     agent = Agent(AgentConfig(width=32, layers=1, heads=2), [GRID])
-    source = BatchSource(agent, {GRID.name: TaskSources(GRID, 1.0, 0.25, streams)}, LearnerConfig(**SETTINGS), 0)
+    source = BatchSource(
+        agent, {GRID.name: TaskSources(GRID, 1.0, (0.25, 0.25), streams)}, LearnerConfig(**SETTINGS), 0
+    )
     crops = {name: [source._crop(source._sources[GRID.name], name, rng) for _ in range(800)] for name in streams}
     assert all(
         crop.length + (crop.prompt.length if crop.prompt else 0) == 4 for each in crops.values() for crop in each
@@ -121,7 +149,7 @@ def test_an_empty_good_table_leaves_its_share_to_demonstrations() -> None:
 
 
 def test_a_table_that_gives_nothing_is_named() -> None:
-    source = TaskSources(CONTROL, 1.0, 0.0, {"demonstrations": ListStream([])})
+    source = TaskSources(CONTROL, 1.0, (0.0, 0.0), {"demonstrations": ListStream([])})
     agent = Agent(AgentConfig(width=32, layers=1, heads=2), [CONTROL])
     config = LearnerConfig(**(SETTINGS | {"data_deadline": 0.1}))
     with pytest.raises(NoData, match="demonstrations/test/control gave no window"):

@@ -15,7 +15,7 @@ from replay.listen_address import listening_addresses
 from replay.sampler import SamplerError, WindowSampler
 from replay.server import ReplayServerError, ServerHandle, start_replay_server
 from replay.table_info import ReplayUnavailable, poll
-from replay.tables import SOURCES, estimate_memory, expected_windows, table_configs, table_for
+from replay.tables import estimate_memory, expected_windows, sources_of, table_configs, table_for
 from replay.writer import EpisodeWriter
 from tests.replay.conftest import NAMES
 
@@ -26,7 +26,7 @@ def test_the_server_listens_on_loopback_alone(server: ServerHandle) -> None:
     assert server.address == f"127.0.0.1:{server.port}"
     assert listening_addresses(server.port) == {"127.0.0.1"}
     info = poll(server.address)
-    assert table_for("test/steps", "good") in info and len(info) == len(NAMES) * len(SOURCES)
+    assert table_for("test/steps", "good") in info and len(info) == len(NAMES) * len(sources_of(ReplayConfig()))
 
 
 def test_a_port_in_use_is_refused_before_anything_starts(server: ServerHandle, task: Callable[..., TaskSpec]) -> None:
@@ -136,8 +136,8 @@ def test_too_many_tables_and_twice_the_same_task(task: Callable[..., TaskSpec]) 
         table_configs([task("a"), task("a")], ReplayConfig())
     with pytest.raises(ValueError, match="at least one task"):
         table_configs([], ReplayConfig())
-    with pytest.raises(ValueError, match="online, demonstrations, good, ends"):
-        table_for("test/a", "best")
+    with pytest.raises(ValueError, match="online, demonstrations, good, ends, best"):
+        table_for("test/a", "worst")
     assert len(table_configs([task(str(i)) for i in range(16)], ReplayConfig())) == 64
 
 

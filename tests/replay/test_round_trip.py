@@ -11,7 +11,7 @@ from agent.task import TaskSpec
 from replay.config import ReplayConfig
 from replay.item_stream import ItemStream
 from replay.sampler import WindowSampler
-from replay.server import ServerHandle
+from replay.server import ServerHandle, start_replay_server
 from replay.table_info import poll
 from replay.tables import table_for
 from replay.window import Window, check_window
@@ -220,6 +220,26 @@ def test_good_episodes_and_ends(
         assert window.metadata.start_step + window.length == steps
         assert window.length > min(steps, 16) - 8  # the longest of the windows that end there
         assert window.metadata.episode_return == pytest.approx(returns[index])
+
+
+def test_the_best_episodes_stay(task: Callable[..., TaskSpec], episode: Callable[..., dict[str, Any]]) -> None:
+    spec, config = task("best"), ReplayConfig(poll_seconds=0.1, best_capacity=8, ends=False)
+    rewards = [3.0, -2.0, 5.0, 1.0, 4.0]
+    with start_replay_server([spec], config) as server:
+        writer = EpisodeWriter(server.address, spec, "online", config, is_best=lambda value: value > 0)
+        for seed, reward in enumerate(rewards):
+            one = episode(spec, 16, seed)
+            one["reward"] = np.full(16, reward, np.float32)
+            writer.write_episode(**one)
+        assert writer.close(10)
+        tables = poll(server.address)
+        assert tables[table_for(spec.name, "best")].size == 8
+        assert tables[table_for(spec.name, "online")].size == writer.windows_written
+        assert writer.best_windows_written == writer.windows_written * 4 // 5  # all but the one below zero
+        sampler = WindowSampler(server.address, spec, "best", config)
+        drawn = {window.metadata.episode_return for window in draw(sampler, 200)}
+        sampler.close()
+    assert max(drawn) == 16 * 5.0 and min(drawn) >= 16 * 3.0  # eight windows: the highest three episodes at most
 
 
 def test_an_episode_longer_than_what_is_kept_gives_its_last_windows_to_good(

@@ -1,0 +1,243 @@
+"""Better than its demonstrators: `experiment=improvement` from weak demonstrations, beside what it has to beat.
+
+    python -m studies.improvement [--tasks swingup goto boxing together] [--seeds 0 1 2] [--out ...json]
+
+Demonstrations are recorded first, by experts that err and whose errors are their labels (`clowder record --expert
+weak:...`). Each arm is then one `clowder train` a seed, in ``runs/improvement-<task>-<arm>-<seed>``; what is there is
+kept, so the study may be killed and started again. The arms have the same demonstrations and number of updates:
+
+- ``online``: demonstrations and the run's own episodes, half each;
+- ``offline``: the same updates without the run's own episodes;
+- ``imitation``: Gato's loss on the demonstrations.
+
+``together`` trains one model on all three tasks, with as many windows and environment steps of each as its own run has.
+
+The final checkpoint of each run plays reporting episodes, sampled as it acts. A difference of two arms is paired by
+seed; its interval is a bootstrap over seeds and, within each, over episodes. It *holds* where it has its sign in every
+seed and the interval does not hold zero.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actors.demonstrations.open_set import open_set
+from distributed.compose import compose
+from distributed.report import write_report
+from distributed.result import Result
+from studies.runs import cpu_seconds, trained
+
+EXPERIMENT = "experiment=improvement"
+RESAMPLES = 10_000
+BAR = 0.25
+"""Asked of the improvement on the demonstrations: this share of the range from random to reference return."""
+KEPT = 0.85
+"""Asked of one model on all tasks: this share of what it reaches on each alone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WeakTask:
+    """A task and its weak demonstrations.
+
+    Attributes:
+        actor: short name of its actor config.
+        expert: for `clowder record`.
+        episodes: of the set.
+        form: of the set.
+        evaluated: reporting episodes.
+        settings: of the actor in these runs.
+    """
+
+    actor: str
+    expert: str
+    episodes: int
+    form: str
+    evaluated: int
+    settings: tuple[str, ...] = ()
+
+
+TASKS = {
+    "swingup": WeakTask("cartpole_swingup_grid", "weak:2:dm-control-mpc", 40, "minari", 50),
+    "goto": WeakTask("babyai_goto_local", "weak:0.8:babyai-bot", 600, "minari", 200),
+    "boxing": WeakTask("boxing", "weak:0.5:atari-rule", 24, "actions", 20),
+}
+TOGETHER = "together"
+ONLINE_SHARE, TEMPERATURE = 0.5, 0.5
+ARMS: dict[str, tuple[str, ...]] = {
+    "online": (),
+    "offline": (),
+    "imitation": ("learner.objective=imitation", "agent.value_bins=0"),
+}
+
+
+def record(name: str, sets: Path) -> Path:
+    """The weak demonstrations of a task, recorded or continued now where they are not there."""
+    weak, folder = TASKS[name], sets / f"weak-{name}"
+    words = [sys.executable, "-m", "distributed.cli", "record", weak.actor, "--expert", weak.expert]
+    words += ["--episodes", str(weak.episodes), "--form", weak.form, "--out", str(folder)]
+    subprocess.run(words, check=True)
+    return folder.resolve()
+
+
+def overrides(names: Sequence[str], arm: str, sets: Path) -> list[str]:
+    """What `clowder train` is told for one arm of a run on these tasks."""
+    weak = [TASKS[name] for name in names]
+    windows = compose([EXPERIMENT]).learner.windows_per_batch
+    words = [EXPERIMENT, f"actors=[{','.join(task.actor for task in weak)}]", *ARMS[arm]]
+    words.append(f"learner.windows_per_batch={windows * len(names)}")
+    for name, task in zip(names, weak):
+        key = f"actors.{task.actor}"
+        words += [
+            f"{key}.demonstrations={(sets / f'weak-{name}').resolve()}",
+            f"{key}.action_temperature={TEMPERATURE}",
+        ]
+        words += [f"{key}.evaluation_episodes={task.evaluated}", *(f"{key}.{setting}" for setting in task.settings)]
+        words.append(f"{key}.online_share={ONLINE_SHARE if arm == 'online' else 0.0}")
+        if arm != "online":
+            words.append(f"{key}.num_actors=0")
+    return words
+
+
+def demonstrated(name: str, sets: Path) -> np.ndarray:
+    """Returns of a task's demonstrations, float64 [N]."""
+    actor = compose([EXPERIMENT]).actors[TASKS[name].actor]
+    with closing(open_set(str(sets / f"weak-{name}"), actor)) as opened:
+        return np.asarray(opened.returns, np.float64)
+
+
+def resampled(seeds: Sequence[np.ndarray], rng: np.random.Generator, which: np.ndarray) -> np.ndarray:
+    """Means [RESAMPLES] over drawn seeds ``which`` [RESAMPLES, n], each of episodes that are drawn again."""
+    means = np.stack([rng.choice(returns, (RESAMPLES, len(returns))).mean(1) for returns in seeds])  # [n, RESAMPLES]
+    return means[which, np.arange(RESAMPLES)[:, None]].mean(1)
+
+
+def difference(
+    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], seed: int = 0
+) -> tuple[float, tuple[float, float], bool]:
+    """Mean difference, its 95% interval, and whether it holds (above zero); both sides by training seed.
+
+    The draws of seeds are the same on both sides, which pairs them.
+    """
+    rng = np.random.default_rng(seed)
+    which = rng.integers(len(ours), size=(RESAMPLES, len(ours)))
+    draws = resampled(ours, rng, which) - resampled(theirs, rng, which)
+    by_seed = [float(mine.mean() - other.mean()) for mine, other in zip(ours, theirs)]
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(np.mean(by_seed)), (float(low), float(high)), min(by_seed) > 0 and low > 0
+
+
+def ratio(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], low: float) -> tuple[float, tuple[float, float]]:
+    """Of means above ``low``, and its 95% interval, as in `difference`."""
+    rng = np.random.default_rng(0)
+    which = rng.integers(len(ours), size=(RESAMPLES, len(ours)))
+    draws = (resampled(ours, rng, which) - low) / (resampled(theirs, rng, which) - low)
+    point = (np.mean([each.mean() for each in ours]) - low) / (np.mean([each.mean() for each in theirs]) - low)
+    below, above = np.percentile(draws, [2.5, 97.5])
+    return float(point), (float(below), float(above))
+
+
+def main() -> None:
+    """Make what is missing, print JSON and tables."""
+    parser = argparse.ArgumentParser(description="online learning from weak demonstrations, beside what it has to beat")
+    parser.add_argument("--tasks", nargs="+", choices=(*TASKS, TOGETHER), default=[*TASKS, TOGETHER])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS))
+    parser.add_argument("--sets", type=Path, default=Path("runs/sets"), help="folder of the recorded sets")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
+    parser.add_argument("--out", type=Path, help="write the JSON here too")
+    parser.add_argument("overrides", nargs="*", help="key=value of all runs")
+    options = parser.parse_args()
+    alone = [name for name in TASKS if name in options.tasks]
+    groups = [[name] for name in alone] + ([list(TASKS)] if TOGETHER in options.tasks else [])
+    for name in {name for group in groups for name in group}:
+        record(name, options.sets)
+    found: dict[tuple[str, str, str], list[np.ndarray]] = {}  # by (task, arm, alone or together): returns by seed
+    cpu: dict[str, float | None] = {}
+    for seed in options.seeds:
+        for group in groups:
+            kind = group[0] if len(group) == 1 else TOGETHER
+            for arm in options.arms if len(group) == 1 else ["online"]:
+                folder = options.runs / f"improvement-{kind}-{arm}-{seed}"
+                words = [*overrides(group, arm, options.sets), f"seed={seed}", *options.overrides]
+                result = Result.read(trained(folder, words) / "result.json")
+                cpu[folder.name] = cpu_seconds(folder)
+                for name in group:
+                    task = compose([EXPERIMENT]).actors[TASKS[name].actor].task
+                    key = (name, arm, "alone" if len(group) == 1 else TOGETHER)
+                    found.setdefault(key, []).append(np.array(result.tasks[task].returns))
+    report = [summary(name, found, options) for name in TASKS if any(key[0] == name for key in found)]
+    settings = {"seeds": options.seeds, "overrides": options.overrides, "cpu_seconds": cpu}
+    write_report("studies.improvement", {**settings, "tasks": report}, options.out)
+    print(table(report))
+
+
+def summary(
+    name: str, found: dict[tuple[str, str, str], list[np.ndarray]], options: argparse.Namespace
+) -> dict[str, Any]:
+    """All figures of one task."""
+    actor = compose([EXPERIMENT]).actors[TASKS[name].actor]
+    assert actor.random_return is not None and actor.reference_return is not None
+    shown = demonstrated(name, options.sets)
+    span = actor.reference_return - actor.random_return
+    arms = {arm: found[name, arm, "alone"] for arm in options.arms if (name, arm, "alone") in found}
+    entry: dict[str, Any] = {
+        "task": actor.task,
+        "random": actor.random_return,
+        "reference": actor.reference_return,
+        "demonstrations": float(shown.mean()),
+        "asked": float(shown.mean()) + BAR * span,
+        "arms": {arm: [float(returns.mean()) for returns in seeds] for arm, seeds in arms.items()},
+        "differences": {},
+    }
+    if "online" in arms:
+        others = {"demonstrations": [shown] * len(options.seeds)} | {k: v for k, v in arms.items() if k != "online"}
+        for other, returns in others.items():
+            mean, interval, holds = difference(arms["online"], returns)
+            entry["differences"][other] = {"mean": mean, "ci95": interval, "holds": holds, "of_range": mean / span}
+        together = found.get((name, "online", TOGETHER))
+        if together is not None:
+            share, interval = ratio(together, arms["online"], actor.random_return)
+            entry[TOGETHER] = {"returns": [float(each.mean()) for each in together], "share": share, "ci95": interval}
+    return entry
+
+
+def table(report: Sequence[dict[str, Any]]) -> str:
+    """Markdown of the report."""
+    lines = [
+        "\n| task | random | reference | demonstrations | asked | arm | mean by seed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for entry in report:
+        references = f"{entry['random']:.4g} | {entry['reference']:.4g} | {entry['demonstrations']:.4g}"
+        for arm, means in entry["arms"].items():
+            by_seed = ", ".join(f"{mean:.4g}" for mean in means)
+            lines.append(f"| {entry['task']} | {references} | {entry['asked']:.4g} | {arm} | {by_seed} |")
+        if TOGETHER in entry:
+            by_seed = ", ".join(f"{mean:.4g}" for mean in entry[TOGETHER]["returns"])
+            lines.append(f"| {entry['task']} | {references} | {entry['asked']:.4g} | {TOGETHER} | {by_seed} |")
+    lines += ["\n| task | online minus | difference (95% interval) | of the range | holds |", "|---|---|---|---|---|"]
+    for entry in report:
+        for other, found in entry["differences"].items():
+            low, high = found["ci95"]
+            shown = f"{found['mean']:.4g} ({low:.4g} to {high:.4g})"
+            lines.append(f"| {entry['task']} | {other} | {shown} | {found['of_range']:.2f} | {found['holds']} |")
+    if any(TOGETHER in entry for entry in report):
+        lines += [f"\n| task | together, share of alone (95% interval; {KEPT} asked) |", "|---|---|"]
+        for entry in report:
+            if TOGETHER in entry:
+                low, high = entry[TOGETHER]["ci95"]
+                lines.append(f"| {entry['task']} | {entry[TOGETHER]['share']:.2f} ({low:.2f} to {high:.2f}) |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

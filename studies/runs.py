@@ -1,0 +1,36 @@
+"""Runs of a study: `clowder train` in a process of its own, once."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+CPU = "cpu.json"
+
+
+def trained(folder: Path, words: Sequence[str], deadline: float | None = None) -> Path:
+    """The finished run ``folder``, trained now with overrides ``words`` if there is none.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+        subprocess.TimeoutExpired: it took more than ``deadline`` seconds.
+    """
+    if not (folder / "result.json").exists():
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = [sys.executable, "-m", "distributed.cli", "train", *words]
+        command += [f"name={folder.name}", f"logging.folder={folder.parent}"]
+        subprocess.run(command, check=True, timeout=deadline)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        (folder / CPU).write_text(json.dumps({"cpu_seconds": spent}))
+    return folder
+
+
+def cpu_seconds(folder: Path) -> float | None:
+    """CPU time of a run and all its processes, its evaluation included; None where it was trained by hand."""
+    path = folder / CPU
+    return float(json.loads(path.read_text())["cpu_seconds"]) if path.exists() else None

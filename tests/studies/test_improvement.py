@@ -1,0 +1,48 @@
+"""Paired differences over seeds and episodes, and what the arms of the study are told."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distributed.compose import compose
+from studies.improvement import ARMS, TASKS, difference, overrides, ratio
+
+
+def seeds(*means: float, spread: float = 1.0, episodes: int = 50) -> list[np.ndarray]:
+    rng = np.random.default_rng(int(abs(sum(means)) * 1000))
+    return [mean + spread * rng.standard_normal(episodes) for mean in means]
+
+
+def test_a_difference_holds_only_where_every_seed_has_its_sign_and_the_interval_is_above_zero() -> None:
+    mean, (low, high), holds = difference(seeds(10, 11, 12), seeds(1, 2, 3))
+    assert mean == pytest.approx(9, abs=0.5) and low < mean < high and holds
+    assert not difference(seeds(10, 11, 2.5), seeds(1, 2, 3))[2]  # one seed is worse
+    assert not difference(seeds(1.1, 2.1, 3.1, spread=5), seeds(1, 2, 3, spread=5))[2]  # within the noise
+
+
+def test_seeds_are_paired_where_their_differences_agree() -> None:
+    ours, theirs = seeds(101, 201, 301, spread=0.1), seeds(100, 200, 300, spread=0.1)
+    _, (low, high), holds = difference(ours, theirs)
+    assert holds and 0.8 < low < high < 1.2  # though seeds differ by a hundred
+
+
+def test_ratio_is_of_what_is_above_random_play() -> None:
+    share, (low, high) = ratio(seeds(90, 90, spread=0.5), seeds(110, 110, spread=0.5), low=10)
+    assert share == pytest.approx(0.8, abs=0.01) and low < share < high
+
+
+@pytest.mark.parametrize("arm", list(ARMS))
+@pytest.mark.parametrize("names", [[name] for name in TASKS] + [list(TASKS)], ids=lambda names: "+".join(names))
+def test_arms_have_the_same_data_and_updates(names: list[str], arm: str, tmp_path: Path) -> None:
+    config = compose(overrides(names, arm, tmp_path))
+    assert list(config.actors) == [TASKS[name].actor for name in names]
+    assert (
+        config.learner.windows_per_batch == 32 * len(names)
+        and config.learner.steps == compose(overrides(names, "online", tmp_path)).learner.steps
+    )
+    online = arm == "online"
+    assert config.learner.objective == ("imitation" if arm == "imitation" else "advantage_filtered")
+    for name, actor in zip(names, config.actors.values()):
+        assert actor.demonstrations == str(tmp_path / f"weak-{name}")
+        assert (actor.num_actors, actor.online_share) == ((1, 0.5) if online else (0, 0.0))
