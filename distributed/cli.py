@@ -24,6 +24,7 @@ COMMANDS = {
     "models": "list the model presets and count their parameters, beside the paper's",
     "status": "say what a run is doing",
     "report": "write one HTML page of a run: what it reached, how, and from what data",
+    "fleet": "change how many actors of a task a run has, while it goes on",
     "stop": "end a run as Ctrl-C does: it leaves a checkpoint and no process",
     "doctor": "check this installation and say what to do",
 }

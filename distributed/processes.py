@@ -9,6 +9,7 @@ any time. Nothing heavy is imported before the process has its niceness, so that
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -98,6 +99,7 @@ class _Shell:
             "marks": dict(self.marks),
             "rss_mb": self._rss,
             "pid": os.getpid(),
+            "host": socket.gethostname(),
         }
 
 
@@ -119,6 +121,10 @@ class ParameterStoreProcess:
     def version(self) -> int:
         """Of the newest publication."""
         return self._store.version
+
+    def report(self) -> dict[str, Any]:
+        """Which process this is: the coordinator asks to see whether it answers."""
+        return {"pid": os.getpid(), "host": socket.gethostname()}
 
 
 class LearnerProcess(_Shell):

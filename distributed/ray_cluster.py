@@ -12,10 +12,13 @@ import ray
 
 from distributed.cluster_config import ClusterConfig
 from distributed.errors import ClowderError
+from distributed.guardian import Guardian
 from distributed.plan import RunPlan
 from distributed.process_environment import PROCESS_ENVIRONMENT, WORKER_SETUP_HOOK
 
 CONNECT_SECONDS = 5.0
+ROOM_CPUS = 16
+"""That a private Ray declares beyond what a run asks for at first, so that `clowder fleet` can add actors."""
 
 
 def cpus_declared(plan: RunPlan) -> float:
@@ -46,7 +49,7 @@ def connect(cluster: ClusterConfig, cpus: float) -> None:
         ClowderError: there is no cluster at the address.
     """
     if cluster.address == "local":
-        num_cpus = max(cluster.num_cpus or os.cpu_count() or 1, int(cpus) + 1)
+        num_cpus = max(cluster.num_cpus or os.cpu_count() or 1, int(cpus) + 1 + ROOM_CPUS)
         start_private(num_cpus, cluster.object_store_megabytes)
         return
     _check_reachable(cluster.address)
@@ -65,7 +68,9 @@ def connect(cluster: ClusterConfig, cpus: float) -> None:
 
 
 def start_private(num_cpus: int, object_store_megabytes: int) -> None:
-    """A Ray on this machine alone, that ends with `leave`; ClowderError where it does not start."""
+    """A Ray on this machine alone, that ends with `leave`, or should this process be killed with a `Guardian`;
+    ClowderError where it does not start."""
+    global _guardian
     try:
         ray.init(
             address="local",
@@ -77,6 +82,7 @@ def start_private(num_cpus: int, object_store_megabytes: int) -> None:
             _node_ip_address="127.0.0.1",
             runtime_env={"worker_process_setup_hook": WORKER_SETUP_HOOK},
         )
+        _guardian = _guardian or Guardian()
     except (OSError, ValueError, RuntimeError) as error:  # ConnectionError and TimeoutError are OSErrors
         leave()
         why = str(error).partition("\n")[0]
@@ -99,8 +105,12 @@ def _check_reachable(address: str) -> None:
         ) from error
 
 
+_guardian: Guardian | None = None
+
+
 def leave() -> None:
     """Disconnect; a private Ray ends with all its processes before this returns, within a few seconds."""
+    global _guardian
     if not ray.is_initialized():
         return
     # Ray sends its processes a signal and does not wait: one in the middle of an import may outlive us.
@@ -111,6 +121,9 @@ def leave() -> None:
         with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(late, timeout=2.0)
+    if _guardian is not None:
+        _guardian.dismiss()
+        _guardian = None
 
 
 def _is_rays(process: psutil.Process) -> bool:

@@ -5,6 +5,7 @@ runs/<name>/
     run.json              versions, git commit, command line, seed, start; one entry more for each resume
     coordinator.json      process of the coordinator; locked while it lives
     status.json           phase and newest metrics
+    fleet.json            numbers of actors asked for by `clowder fleet`
     checkpoints/  replay/  tensorboard/  videos/
     result.json  learning_curves.png  train.log
 """
@@ -63,6 +64,11 @@ class RunFolder:
     def status(self) -> Path:
         """Phase and newest metrics."""
         return self.path / "status.json"
+
+    @property
+    def fleet(self) -> Path:
+        """Numbers of environment actors that were asked for while the run goes on."""
+        return self.path / "fleet.json"
 
     @property
     def checkpoints(self) -> Path:
@@ -157,6 +163,15 @@ class RunFolder:
         info["starts"].append(_start(command_line, changed))
         write_whole(self.info, json.dumps(info, indent=2))
         write_whole(self.config, yaml.safe_dump(config, sort_keys=False))
+        self.fleet.unlink(missing_ok=True)  # the configuration now says how many actors there are
+
+    def write_fleet(self, sizes: dict[str, int]) -> None:
+        """Ask the coordinator for so many environment actors, by short name of the task."""
+        write_whole(self.fleet, json.dumps(sizes))
+
+    def read_fleet(self) -> dict[str, int]:
+        """What `write_fleet` asked for; empty where it did not."""
+        return {str(name): int(count) for name, count in (read_json(self.fleet) or {}).items()}
 
     def write_status(self, phase: str, metrics: dict[str, float]) -> None:
         """Replace status.json. ``phase`` is one of `PHASES`; metrics as the console takes them."""

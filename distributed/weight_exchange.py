@@ -58,21 +58,21 @@ class RayWeightLink:
 
     def ready(self) -> bool:
         """See `WeightLink`."""
-        if self._publishing is None or time.time() - self._sent_at > LOST_AFTER_SECONDS:
+        if self._publishing is None or time.monotonic() - self._sent_at > LOST_AFTER_SECONDS:
             return True
         return bool(ray.wait([self._publishing], timeout=0)[0])
 
     def publish(self, version: int, weights: FlatWeights) -> None:
         """See `WeightLink`."""
-        self._sent_at = time.time()
-        self._publishing = self._store.publish.remote(version, weights, self._sent_at)
+        self._sent_at = time.monotonic()
+        self._publishing = self._store.publish.remote(version, weights, time.time())
 
     def newest(self, version: int) -> Published | None:
         """See `WeightLink`: asks, and gives what a former question brought."""
         if self._asking is not None:
             ready, _ = ray.wait([self._asking], timeout=0)
             if not ready:
-                if time.time() - self._asked_at > LOST_AFTER_SECONDS:
+                if time.monotonic() - self._asked_at > LOST_AFTER_SECONDS:
                     self._asking = None
                 return None
             try:
@@ -83,7 +83,7 @@ class RayWeightLink:
                     return Published(published.version, weights, published.published_at)
             except ray.exceptions.RayError as error:
                 log.warning("no new weights this time: %s", error)
-        self._asking, self._asked_at = self._store.newer_than.remote(version), time.time()
+        self._asking, self._asked_at = self._store.newer_than.remote(version), time.monotonic()
         return None
 
 

@@ -80,6 +80,11 @@ class ServerHandle:
             raise ReplayServerError(f"replay server {self.address} wrote no checkpoint: {why}")
         return result[0]
 
+    def kill(self) -> None:
+        """End the process at once, whatever it is doing."""
+        self._process.kill()
+        self.stop()
+
     def stop(self, deadline: float = 5.0) -> None:
         """End the process: by SIGTERM, and by SIGKILL where that does not do within ``deadline`` seconds."""
         if self.alive():

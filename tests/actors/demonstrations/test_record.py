@@ -202,6 +202,16 @@ def test_a_weak_experts_errors_are_what_is_imitated_and_its_failures_are_kept(tm
     assert opened.demonstrator_return == pytest.approx(np.mean([each.episode_return for each in episodes]))
 
 
+def test_a_weak_expert_may_err_in_a_share_of_its_episodes() -> None:
+    expert = make_expert("babyai-bot", BABYAI)
+    weak = WeakExpert(expert, 1.0, 0.5)
+    assert weak.name == "weak:1@0.5:babyai-bot"
+    right = [np.array_equal(weak.play(seed).action, expert.play(seed).action) for seed in range(40)]
+    assert 12 <= sum(right) <= 28
+    with pytest.raises(ValueError, match="at most 1, not 2"):
+        WeakExpert(expert, 1.0, 2)
+
+
 def test_a_weak_expert_takes_no_noise_and_a_positive_level() -> None:
     expert = make_expert("babyai-bot", BABYAI)
     with pytest.raises(ValueError, match="without --noise"):
