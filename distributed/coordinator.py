@@ -89,7 +89,7 @@ class Coordinator:
         self._sizes: dict[str, int] = {}
         self._store_asked: Any = None
         self._store_report: dict[str, Any] = {}
-        self._store_asked_at = time.monotonic()
+        self._store_asked_at = self._store_answered_at = time.monotonic()
         self.server: ServerHandle | None = None
         self.monitor: ReplayMonitor | None = None
         self.learner: Member
@@ -293,9 +293,11 @@ class Coordinator:
             with contextlib.suppress(ray.exceptions.RayError):  # it died: Ray starts it again
                 report = ray.get(self._store_asked, timeout=1.0)
                 if self._store_report and report["pid"] != self._store_report["pid"]:
+                    took = now - self._store_answered_at
                     self.fleet.restarts += 1
-                    self.fleet.tell("the parameter store is back; the learner publishes into it again")
-                self._store_report = report
+                    self.fleet.recoveries.append(("parameter_store", took))
+                    self.fleet.tell(f"the parameter store is back after {took:.1f} s; weights are published again")
+                self._store_report, self._store_answered_at = report, now
             self._store_asked = None
         elif self._store_report and now - self._store_asked_at > cluster.answer_deadline_seconds:
             self.fleet.tell(
