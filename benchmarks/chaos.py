@@ -144,6 +144,7 @@ def main() -> None:
     settings = ["experiment=quickstart", "learner.minutes=null", f"learner.steps={options.steps}"]
     settings += ["evaluation.every_seconds=120", "evaluation.episodes=2", "cluster.restarts=30", *options.overrides]
     runs, seconds = [], dict[str, list[float]]()
+    kinds = ("disturbed", "undisturbed")
     for seed in options.seeds:
         shot, calm = options.runs / f"chaos-seed{seed}", options.runs / f"undisturbed-seed{seed}"
         if not (shot / "result.json").exists():
@@ -165,10 +166,7 @@ def main() -> None:
                 "undisturbed": score(calm),
             }
         )
-    means = {
-        kind: statistics.fmean(value for run in runs for value in run[kind].values())
-        for kind in ("disturbed", "undisturbed")
-    }
+    means = {kind: statistics.fmean(value for run in runs for value in run[kind].values()) for kind in kinds}
     recovered = {
         role: {"count": len(each), "median": statistics.median(each), "p95": float(np.percentile(each, 95))}
         for role, each in sorted(seconds.items())
