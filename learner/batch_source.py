@@ -222,6 +222,10 @@ class BatchSource:
     def _crop(self, sources: TaskSources, source: str, rng: np.random.Generator) -> Crop:
         """A crop of the task's context, or one of half of it behind a prompt."""
         steps = sources.task.context_steps
+        if self._config.objective == "advantage_filtered":
+            # The last step of a crop has no target unless its episode ends there. Were all of one length, that place
+            # would learn from ends alone, and each target be built on it.
+            steps = int(rng.integers(max(2, steps // 2), steps + 1)) if steps > 1 else 1
         window = self._window(sources, source)
         if source in (ONLINE, BEST):
             # A short episode has more windows a step than a long one: those cut by its beginning and its end.

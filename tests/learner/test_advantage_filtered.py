@@ -64,14 +64,14 @@ def make_learner(windows: list[Window], task: TaskSpec = TASK, returns: str = "o
     config = LearnerConfig(
         objective="return_conditioned" if returns != "off" else "advantage_filtered",
         windows_per_batch=32,
-        tokens_per_row=12,
+        tokens_per_row=3 * task.context_steps + 3,
         learning_rate=3e-3,
         warmup_steps=5,
         weight_decay=0.0,
         prompt_share=0.0,
         prefetch_batches=0,
         steps=10_000,
-        **{"target_rate": 0.05, "discount": 1.0} | changes,
+        **{"target_rate": 0.05, "discount": 1.0, "imitation_share": 0.0} | changes,
     )
     share = 1.0 if "online" in streams else 0.0
     return Learner(agent, {task.name: TaskSources(task, 1.0, (share, share), streams)}, config, 0)
@@ -162,6 +162,51 @@ def test_it_stitches_halves_of_episodes_that_nobody_played_together() -> None:
     assert probabilities(improving, [1], [])[1] > 0.9
     assert probabilities(improving, [1, 3], [1])[1] > 0.9
     assert probabilities(conditioned, [1], [], asked=0.3)[0] > 0.9  # the most that was ever earned from there
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_padding_and_hidden_labels_count_for_nothing(share: float) -> None:
+    """A crop of one step beside one of three, whose first label may not be learned from."""
+    short, whole = episode([0], [0], [1.0]), episode([1, 2, 3], [1, 1, 0], [0.0, 0.0, 1.0])
+    whole = dataclasses.replace(whole, label_mask=np.array([False, True, True]))
+    learner = make_learner([short, whole], imitation_share=share)
+    batch = learner.batches.make().batch
+    before, _ = learner.objective.loss(learner.agent, batch)
+    steps = batch.steps[0]
+    steps.reward[steps.position < 0] = 1e6
+    steps.action[steps.position < 0] = 1
+    steps.label[(steps.position < 0) | ~steps.labelled] = 1
+    after, _ = learner.objective.loss(learner.agent, batch)
+    assert (steps.position < 0).any() and (~steps.labelled & (steps.position >= 0)).any()
+    assert torch.equal(before, after) and torch.isfinite(after)
+
+
+def test_what_is_done_with_equal_values_is_imitated_as_by_the_plain_objective() -> None:
+    """Where no advantage is known every weight is 1, and all of it is imitation: Gato's loss, number by number."""
+    windows = [episode([0, 1], [1, 0], [0.0, 0.0], "demonstrations", has_reward=False)]
+    improving = make_learner(windows, critic_weight=0.0)
+    batch = improving.batches.make().batch
+    plain, _ = Imitation(improving.config).loss(improving.agent, batch)
+    ours, _ = improving.objective.loss(improving.agent, batch)
+    assert torch.allclose(ours, plain, rtol=1e-6)
+
+
+def test_a_time_limit_is_no_end() -> None:
+    """A reward of 1 for ever, cut after twelve steps: the value learned of it is that of going on for ever."""
+    rng, windows = np.random.default_rng(0), []
+    for _ in range(40):
+        cut = episode([0] * 12, rng.integers(0, 2, 12).tolist(), [1.0] * 12)
+        windows.append(dataclasses.replace(cut, terminated=np.zeros(12, bool), truncated=np.arange(12) == 11))
+    task = dataclasses.replace(TASK, value_range=(0.0, 5.0), context_steps=8)
+    learner = make_learner(windows, task, discount=0.75)
+    for _ in range(200):
+        learner.step()
+    values, batch = learner.agent.action_values, learner.batches.make().batch
+    assert values is not None
+    steps = batch.steps[0]
+    worth = values.expected(values(packed_hidden(learner.agent, batch)[steps.position], 2)).detach()
+    worth = 5.0 * worth.gather(2, steps.action[..., None])[:, :, 0]
+    assert worth[steps.position >= 0].numpy() == pytest.approx(4.0, abs=0.4)
 
 
 def test_demonstrations_without_rewards_are_imitated_and_their_values_not_learned() -> None:
