@@ -13,21 +13,22 @@ from distributed.metrics import MetricsWriter
 from distributed.plan import RunPlan
 from distributed.progress import Progress
 from distributed.run_folder import RunFolder
-from learner.checkpoint import latest_checkpoint, read_extra
+from learner.checkpoint import latest_checkpoint
 
 
 class Reporter:
     """What a run knows and says of itself.
 
     Attributes:
-        progress: counters and clock, from the newest checkpoint of the folder if there is one.
+        checkpoint: the newest whole one of the folder, which the run goes on from, or None.
+        progress: its counters and clock.
         metrics: the writer.
     """
 
     def __init__(self, plan: RunPlan, run: RunFolder, console: Console) -> None:
-        checkpoint = latest_checkpoint(run.checkpoints)
-        step = None if checkpoint is None else int(checkpoint.name)
-        self.progress = Progress(plan, None if checkpoint is None else read_extra(checkpoint))
+        self.checkpoint = checkpoint = latest_checkpoint(run.checkpoints)
+        step = None if checkpoint is None else checkpoint.step
+        self.progress = Progress(plan, None if checkpoint is None else checkpoint.extra)
         self.metrics = MetricsWriter(run.tensorboard, run.metrics, resumed_from=step)
         self.metrics.text("config", yaml.safe_dump(to_dict(plan.config), sort_keys=False), step or 0)
         self._run, self._console, self._every = run, console, plan.config.logging.every_seconds

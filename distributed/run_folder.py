@@ -5,7 +5,7 @@ runs/<name>/
     run.json              versions, git commit, command line, seed, start; one entry more for each resume
     coordinator.json      process of the coordinator; locked while it lives
     status.json           phase and newest metrics
-    checkpoints/  replay/  tensorboard/  videos/
+    checkpoints/  tensorboard/  videos/
     result.json  learning_curves.png  train.log
 """
 
@@ -66,13 +66,8 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Checkpoints of the learner."""
+        """Checkpoints, see ``docs/checkpoints.md``."""
         return self.path / "checkpoints"
-
-    @property
-    def replay(self) -> Path:
-        """Checkpoints of the replay server."""
-        return self.path / "replay"
 
     @property
     def tensorboard(self) -> Path:
@@ -118,7 +113,7 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(f"cannot make the run folder {path}: {error.strerror}") from error
         run = cls(path.resolve())
-        for folder in (run.checkpoints, run.replay, run.tensorboard, run.videos):
+        for folder in (run.checkpoints, run.tensorboard, run.videos):
             folder.mkdir()
         write_whole(run.config, yaml.safe_dump(config, sort_keys=False))
         described = {"schema": 1, "name": run.name, "seed": config.get("seed"), "starts": [_start(command_line, [])]}
