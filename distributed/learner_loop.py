@@ -176,6 +176,7 @@ class LearnerLoop:
                 "cpu_s": self.checkpoints.cpu_seconds,
                 "failures": self.checkpoints.failures,
             },
+            "checkpoint_failure": self.checkpoints.why,
         }
         with self._lock:
             if step > self._pointed_step:
@@ -189,10 +190,10 @@ class LearnerLoop:
             points, self._points = self._points, []
             return self._newest | {"points": points}
 
-    def save(self, deadline: float) -> Path | None:
-        """Write a checkpoint of this step and wait for it; None, after ``deadline`` seconds at most, where it failed.
+    def save(self, deadline: float) -> Path:
+        """Write a checkpoint of this step and wait for it, see `CheckpointWriter.save`.
 
-        The reason is in the log and counted; see `CheckpointWriter.save`.
+        Raises CheckpointFailed where it is not on disk after ``deadline`` seconds.
         """
         return self.checkpoints.save(self.learner, self._extra(), deadline)
 

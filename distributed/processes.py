@@ -170,7 +170,10 @@ class LearnerProcess(_Shell):
         return self.common() | ({} if self._loop is None else self._loop.report())
 
     def save(self, extra: dict[str, Any], deadline: float) -> Path | None:
-        """Write a checkpoint, after `run` returned; its folder, or None where learning never began or it failed."""
+        """Write a checkpoint, after `run` returned; its folder, or None where learning never began.
+
+        Raises CheckpointFailed.
+        """
         self._extra = extra
         return None if self._loop is None else self._loop.save(deadline)
 

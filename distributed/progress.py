@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import defaultdict, deque
@@ -12,6 +13,7 @@ from distributed.counters import COUNTED, Counters
 from distributed.evaluation import Round
 from distributed.plan import RunPlan
 
+log = logging.getLogger(__name__)
 _LEARNER_GROUPS = {"share_asked/": "share_asked/", "share_actual/": "share/", "lag_": "lag/"}
 """Names of the learner's metrics that are groups of their own; the others are in ``learner/``."""
 RECENT_EPISODES = 20
@@ -102,6 +104,8 @@ class Progress:
                 if scalar_name(name).startswith(("share/", "share_asked/")):
                     self._shares[scalar_name(name)] += value * updates
             self._updates_reported += updates
+        if report.get("checkpoint_failure", "") != self.learner.get("checkpoint_failure", ""):
+            log.error("a checkpoint was not written, and training goes on: %s", report["checkpoint_failure"])
         self.learner = dict(report)
 
     def share_gaps(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 
@@ -14,6 +15,8 @@ from distributed.plan import RunPlan
 from distributed.progress import Progress
 from distributed.run_folder import RunFolder
 from learner.checkpoint import latest_checkpoint
+
+log = logging.getLogger(__name__)
 
 
 class Reporter:
@@ -44,13 +47,20 @@ class Reporter:
         self._at = time.monotonic()
         progress = self.progress
         steps, taken, seconds = progress.learner_steps, progress.environment_steps, progress.wall_seconds
-        values = progress.scalars() | dict(further or {})
+        values = progress.scalars() | dict(further or {}) | {"system/metrics_lost": float(self.metrics.failures)}
         self.metrics.scalars(values, learner_steps=steps, environment_steps=taken, wall_seconds=seconds)
         clock = {"learner_steps": steps, "environment_steps": taken, "wall_seconds": seconds}
         self._console.update(values | clock)
-        self._run.write_status(self._console.phase, self._console.metrics)
+        self._write_status()
 
     def phase(self, phase: str) -> None:
         """Enter one of `distributed.run_folder.PHASES`."""
         self._console.set_phase(phase)
-        self._run.write_status(phase, self._console.metrics)
+        self._write_status()
+
+    def _write_status(self) -> None:
+        """What a full disk does not take is said, and the run goes on."""
+        try:
+            self._run.write_status(self._console.phase, self._console.metrics)
+        except OSError as error:
+            log.error("status.json was not written: %s", error)

@@ -7,6 +7,7 @@ steps through the whole walk of one number.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import Any
@@ -25,6 +26,9 @@ from distributed.run_log import run_log
 from distributed.run_replay import start_run_replay
 from distributed.stop_request import StopRequest
 from distributed.weight_exchange import LocalWeightLink, Puller
+from learner.checkpoint_writer import CheckpointFailed
+
+log = logging.getLogger(__name__)
 
 REPLAYING_SECONDS_A_TURN = 0.05
 """Of each replayer, until its set is in replay."""
@@ -104,7 +108,10 @@ class SerialRun:
         for replayer in self.replayers.values():
             replayer.close(2.0)
         self._collect()
-        self.learner.save(self.config.checkpoint.deadline_seconds)
+        try:
+            self.learner.save(self.config.checkpoint.deadline_seconds)
+        except CheckpointFailed as error:
+            log.error("the last checkpoint was not written: %s", error)
         self.reporter.point()
         if self.stop.requested:
             raise KeyboardInterrupt

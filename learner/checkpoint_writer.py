@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import threading
 import time
@@ -23,8 +22,6 @@ from learner.checkpoint import (
 from learner.config import CheckpointConfig
 from learner.learner import Learner
 
-log = logging.getLogger(__name__)
-
 
 class SaveContents(Protocol):
     """Saves the contents of replay."""
@@ -32,15 +29,19 @@ class SaveContents(Protocol):
     def __call__(self, into: Path, deadline: float, give_up: threading.Event) -> Mapping[str, Any]:
         """Write to the folder ``into`` within ``deadline`` seconds or until ``give_up``; describe the tables.
 
-        What it raises is in the log and counted, and the checkpoint goes without contents.
+        What it raises is counted, and the checkpoint goes without contents.
         """
         ...
+
+
+class CheckpointFailed(RuntimeError):
+    """A checkpoint is not on disk; the message says why."""
 
 
 class CheckpointWriter:
     """Writes one checkpoint at a time; the learner waits only while its tensors are copied.
 
-    A checkpoint that cannot be written is in the log and counted, earlier ones stay, and the learner goes on.
+    A checkpoint that cannot be written is counted, earlier ones stay, and the learner goes on.
 
     Args:
         parent: folder of the run's checkpoints; what killed writers left in it is removed.
@@ -48,10 +49,10 @@ class CheckpointWriter:
         save_contents: of replay; None where checkpoints go without.
 
     Attributes:
-        newest: folder of the newest one that this writer wrote, or None.
         pause_ms: for how long the learner waited for the newest copy of its tensors.
         write_seconds: from that copy to the end of the newest that was written.
         failures: checkpoints, or contents of replay, that could not be written or took longer than the deadline.
+        why: the newest of them failed.
         cpu_seconds: of the writing threads, all together.
     """
 
@@ -59,9 +60,9 @@ class CheckpointWriter:
         parent.mkdir(parents=True, exist_ok=True)
         tidy(parent)
         self._parent, self._config, self._save_contents = parent, config, save_contents
-        self.newest: Path | None = None
         self.pause_ms = self.write_seconds = self.cpu_seconds = 0.0
-        self.failures = 0
+        self.failures, self.why = 0, ""
+        self._written: Path | None = None
         self._thread: threading.Thread | None = None
         self._began = 0.0
         self._late = False
@@ -76,28 +77,29 @@ class CheckpointWriter:
             return False
         self._began, self._late = time.monotonic(), False
         self._hurry.clear()
+        self._written = None
         snapshot = take_snapshot(learner, extra)
         self.pause_ms = 1000 * (time.monotonic() - self._began)
         self._thread = threading.Thread(target=self._write, args=(snapshot,), name="checkpoint", daemon=True)
         self._thread.start()
         return True
 
-    def save(self, learner: Learner, extra: dict[str, Any], deadline: float) -> Path | None:
-        """Write a checkpoint of now and wait for it; None where it is not there after ``deadline`` seconds.
+    def save(self, learner: Learner, extra: dict[str, Any], deadline: float) -> Path:
+        """Write a checkpoint of now and wait for it.
 
         Contents of replay that would take longer are left out, also from a checkpoint that is being written already.
+        Raises CheckpointFailed where it is not on disk after ``deadline`` seconds.
         """
         end = time.monotonic() + deadline
         self._wait(0.5 * deadline)
         if not self.begin(learner, extra):
-            self._failed(f"the one before was not done in {0.5 * deadline:.1f} s")
-            return None
+            raise CheckpointFailed(f"the checkpoint before was not done in {0.5 * deadline:.1f} s")
         self._wait(0.8 * (end - time.monotonic()))
         if self._thread is not None and self._thread.is_alive():
-            self._failed(f"it was not done in {deadline:.1f} s")
-            return None
-        newest = self.newest
-        return newest if newest is not None and int(newest.name) == learner.step_count else None
+            raise CheckpointFailed(f"it was not done in {deadline:.1f} s")
+        if self._written is None:
+            raise CheckpointFailed(self.why)
+        return self._written
 
     def _wait(self, seconds: float) -> None:
         """For the thread, a fifth longer where it has to be told to hurry."""
@@ -108,9 +110,10 @@ class CheckpointWriter:
 
     def _write(self, snapshot: Snapshot) -> None:
         try:
-            self.newest = write_checkpoint(self._parent, snapshot, self._contents if self._save_contents else None)
-            retire(self._parent, self._config)
+            save = self._contents if self._save_contents else None
+            self._written = write_checkpoint(self._parent, snapshot, save)
             self.write_seconds = time.monotonic() - self._began
+            retire(self._parent, self._config)
         except Exception as error:
             self._failed(f"step {snapshot.step}: {error}")
         self.cpu_seconds += time.thread_time()
@@ -126,8 +129,7 @@ class CheckpointWriter:
             return None
 
     def _failed(self, why: str) -> None:
-        self.failures += 1
-        log.error("a checkpoint was not written, and training goes on: %s", why)
+        self.failures, self.why = self.failures + 1, why
 
 
 class Kept(NamedTuple):

@@ -1,7 +1,6 @@
 """Checkpoints: whole or passed over, written beside the learner, kept by rule, on disks that are full."""
 
 import json
-import logging
 import shutil
 import threading
 import time
@@ -25,7 +24,7 @@ from learner.checkpoint import (
     whole_checkpoints,
     write_checkpoint,
 )
-from learner.checkpoint_writer import CheckpointWriter, Kept, kept, retire
+from learner.checkpoint_writer import CheckpointFailed, CheckpointWriter, Kept, kept, retire
 from learner.config import CheckpointConfig
 from learner.learner import Learner
 from tests.agent.tasks import CONTROL
@@ -130,15 +129,12 @@ def test_the_learner_goes_on_while_a_snapshot_of_its_step_is_written(tmp_path: P
     assert any(not np.array_equal(array, before[name]) for name, array in read_weights(newest).items())
 
 
-def test_contents_of_replay_belong_to_their_checkpoint_or_are_left_out(
-    tmp_path: Path, learner: Learner, caplog: Any
-) -> None:
+def test_contents_of_replay_belong_to_their_checkpoint_or_are_left_out(tmp_path: Path, learner: Learner) -> None:
     contents = Contents()
     contents.go.set()
     writer = CheckpointWriter(tmp_path, CheckpointConfig(), contents)
     learner.step()
     whole = writer.save(learner, {}, 20.0)
-    assert whole is not None
     first = open_checkpoint(whole)
     assert first.tables == TABLES and first.replay() == whole / REPLAY
 
@@ -147,7 +143,7 @@ def test_contents_of_replay_belong_to_their_checkpoint_or_are_left_out(
     assert writer.save(learner, {}, 20.0) == tmp_path / "000000002"
     second = latest_checkpoint(tmp_path)
     assert second is not None and second.step == 2 and second.replay() is None and second.tables is None
-    assert writer.failures == 1 and "No space left on device" in caplog.text
+    assert writer.failures == 1 and "No space left on device" in writer.why
     assert not (second.folder / REPLAY).exists()
     kept_contents = latest_checkpoint(tmp_path, with_replay=True)
     assert kept_contents is not None and kept_contents.step == 1
@@ -168,7 +164,7 @@ def test_a_save_in_a_hurry_leaves_contents_out_and_one_too_late_is_counted_once(
     began = time.monotonic()
     newest = writer.save(learner, {}, 2.0)
     assert time.monotonic() - began < 2.0
-    assert newest is not None and open_checkpoint(newest).tables is None and writer.failures == 1
+    assert open_checkpoint(newest).tables is None and writer.failures == 1
 
     held = threading.Event()
     writer._save_contents = lambda *_: held.wait(20) and TABLES  # does not look at its deadline
@@ -176,7 +172,9 @@ def test_a_save_in_a_hurry_leaves_contents_out_and_one_too_late_is_counted_once(
     assert writer.begin(learner, {})
     time.sleep(0.3)
     assert [writer.begin(learner, {}) for _ in range(3)] == [False] * 3 and writer.failures == 2
-    assert writer.save(learner, {}, 0.2) is None and writer.failures == 3
+    with pytest.raises(CheckpointFailed, match="the checkpoint before was not done"):
+        writer.save(learner, {}, 0.2)
+    assert writer.failures == 2
     held.set()
 
 
@@ -240,21 +238,19 @@ def test_the_newest_contents_of_replay_outlive_checkpoints_without(tmp_path: Pat
     assert (tmp_path / "000000002" / REPLAY).is_dir()
 
 
-def test_a_full_disk_is_counted_and_said_and_leaves_what_was_saved(
-    small_disk: Path, learner: Learner, caplog: Any
-) -> None:
+def test_a_full_disk_is_counted_and_said_and_leaves_what_was_saved(small_disk: Path, learner: Learner) -> None:
     writer = CheckpointWriter(small_disk, CheckpointConfig())
     learner.step()
     first = writer.save(learner, {}, 20.0)
-    assert first is not None
     filler = small_disk / "filler"
     filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 40_000))
     for failures in (1, 2):
         learner.step()
-        assert writer.save(learner, {}, 20.0) is None and writer.failures == failures
+        with pytest.raises(CheckpointFailed, match="No space left on device"):
+            writer.save(learner, {}, 20.0)
+        assert writer.failures == failures
         found = latest_checkpoint(small_disk)
         assert found is not None and found.folder == first and not list(small_disk.glob("tmp-*"))
-    assert "No space left on device" in caplog.text and caplog.records[-1].levelno == logging.ERROR
     filler.unlink()
     learner.step()
     assert writer.save(learner, {}, 20.0) == small_disk / "000000004"
