@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from distributed.counters import COUNTED, Counters
@@ -154,6 +155,8 @@ def test_a_server_that_dies_counts_each_window_once(tmp_path: Path, episode: Cal
         assert writer.settle(10)
         lost = writer.windows_written - saved.inserts
         os.kill(server.pid, signal.SIGSTOP)
+        while psutil.Process(server.pid).status() != psutil.STATUS_STOPPED:
+            time.sleep(0.01)
         for seed in range(99, 105):
             writer.write_episode(**episode(seed))
         assert not writer.settle(0.1)
