@@ -159,7 +159,7 @@ def test_no_space_left_leaves_a_set_that_is_continued(form: str, small_disk: Pat
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(4096))
-    with pytest.raises(OSError, match="No space left.*holds the episodes written before"):
+    with pytest.raises(OSError, match=r"No space left.*holds the episodes written before"):
         record(BABYAI, "babyai-bot", 7, folder, form=form, random_seconds=0)
     assert open_set(folder, BABYAI).num_episodes == 3 and open_set(folder, BABYAI).episode(2).success
     filler.unlink()
