@@ -44,9 +44,12 @@ def load_weights(agent: nn.Module, weights: dict[str, np.ndarray]) -> None:
             tensor.copy_(torch.from_numpy(np.require(weights[name], requirements="W")))
 
 
-def save_agent(folder: Path, agent: Agent) -> None:
-    """Write weights, settings, tasks (with the returns that normalise them) and text model into an existing folder."""
-    safetensors.numpy.save_file(flat_weights(agent), folder / WEIGHTS_FILE)
+def save_agent(folder: Path, agent: Agent, weights: dict[str, np.ndarray] | None = None) -> None:
+    """Write weights, settings, tasks (with the returns that normalise them) and text model into an existing folder.
+
+    ``weights`` are what `flat_weights` gave at an earlier moment; None for those of now.
+    """
+    safetensors.numpy.save_file(flat_weights(agent) if weights is None else weights, folder / WEIGHTS_FILE)
     description = {
         "format_version": FORMAT_VERSION,
         "agent": dataclasses.asdict(agent.config),

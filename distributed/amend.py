@@ -14,10 +14,10 @@ from distributed.config import TrainConfig
 from distributed.errors import ConfigError, nearest
 
 RESUMABLE = (
-    "stop.*", "learner.steps", "learner.minutes", "cluster.*", "logging.*", "actors.*.num_actors",
+    "stop.*", "learner.steps", "learner.minutes", "cluster.*", "logging.*", "checkpoint.*", "actors.*.num_actors",
     "actors.*.envs_per_actor",
 )  # fmt: skip
-"""What may differ when a run goes on: stop conditions, cluster, actor counts and logging."""
+"""What may differ when a run goes on: stop conditions, cluster, actor counts, checkpoints and logging."""
 
 
 def amend(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import importlib.metadata
 import sys
@@ -68,6 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ClowderError as error:
         print(f"clowder {verb}: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"clowder {verb}: {error}; what was saved before is whole, go on when there is room", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"clowder {verb}: interrupted", file=sys.stderr)
         return 130

@@ -38,10 +38,11 @@ from distributed.reporter import Reporter
 from distributed.result import Result
 from distributed.run_folder import RunFolder
 from distributed.run_log import run_log
+from distributed.run_replay import start_run_replay
 from distributed.start_up import StartUp
 from distributed.stop_request import StopRequest, kill_descendants
 from learner.checkpoint import latest_checkpoint
-from replay.server import ServerHandle, start_replay_server
+from replay.server import ServerHandle
 from replay.table_info import ReplayMonitor
 
 log = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ class Coordinator:
     def _start(self) -> None:
         """Replay server and Ray at the same time, then every process at once; they `run` once there is a server."""
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            server = pool.submit(self._start_server, self.config.replay.port, 0)
+            server = pool.submit(start_run_replay, self.plan, self.folder, self.reporter.checkpoint)
             self.start_up.mark("ray.init")
             ray_cluster.join(self.plan)
             self.stop.install()  # Ray took SIGTERM for itself
@@ -134,22 +135,11 @@ class Coordinator:
                     kill_descendants("replay.server_process")
                     raise KeyboardInterrupt
                 time.sleep(0.05)
-            self.server = server.result()
+            self.server, self.progress.replayers = server.result()
         self.start_up.mark("replay server is up")
         self._server_up_at = time.monotonic()
         self.monitor = ReplayMonitor(self.server.address, loader=self.config.replay.loader)
-        if not self.server.restored:
-            self.progress.replayers.clear()  # the tables are empty: the sets go in again from their beginning
         self.fleet.run(self.fleet.members)
-
-    def _start_server(self, port: int, generation: int) -> ServerHandle:
-        return start_replay_server(
-            self.plan.specs,
-            dataclasses.replace(self.config.replay, port=port),
-            self.folder.replay if self.config.checkpoint.replay else None,
-            generation=generation,
-            log=self.folder.path / "replay.log",
-        )
 
     def _add_members(self) -> None:
         """The learner first, since it is waited for; then what it needs; then those that need it."""
@@ -256,8 +246,11 @@ class Coordinator:
         )
 
     def _check_server(self) -> None:
-        """Start a replay server that died, or that does not answer, again on its port; its clients go on by themselves,
-        demonstrations go in again."""
+        """Start a replay server that died, or that does not answer, again on its port, with the newest contents that
+        were saved, or empty.
+
+        Its clients go on by themselves; demonstrations go in again that were not in those contents.
+        """
         if self.server is None:
             return
         now, deadline, age = time.monotonic(), self.config.cluster.answer_deadline_seconds, 0.0
@@ -274,13 +267,14 @@ class Coordinator:
         self._server_died_at = now
         former, self.server = self.server, None
         former.kill()
-        self.server = self._start_server(former.port, former.generation + 1)
+        saved = latest_checkpoint(self.folder.checkpoints, with_replay=True) if self.config.checkpoint.replay else None
+        self.server, self.progress.replayers = start_run_replay(
+            self.plan, self.folder, saved, port=former.port, generation=former.generation + 1
+        )
         self._server_up_at = time.monotonic()
         self.fleet.restarts += 1
-        if not self.server.restored:
-            self.progress.replayers.clear()
-            for member in self.fleet.of("replayer"):
-                self.fleet.restart(member)
+        for member in self.fleet.of("replayer"):  # what went in since that checkpoint is gone: they go on from there
+            self.fleet.restart(member)
 
     def _check_store(self) -> None:
         """Kill a parameter store that does not answer; Ray starts it again, empty, and the learner publishes anew."""
@@ -351,16 +345,19 @@ class Coordinator:
         late = self.fleet.stop(self.fleet.members, 0.5 * deadline)
         for member in late:
             log.warning("%s did not stop within %.1f s and is killed", member.name, 0.5 * deadline)
-        saved: str | None = None
+        saved: Path | None = None
         if self.learner.handle is not None and self.learner not in late:
             try:
-                saved = ray.get(self.learner.handle.save.remote(self.progress.state()), timeout=0.3 * deadline)
+                save = self.learner.handle.save.remote(self.progress.state(), 0.3 * deadline)
+                saved = ray.get(save, timeout=0.3 * deadline + 1.0)
             except ray.exceptions.RayError as error:
                 log.error("the last checkpoint was not written: %s", root_cause(error))
         if self.start_up.done:
             self._point()
         self.fleet.dismiss(list(self.fleet.members))
-        return latest_checkpoint(self.folder.checkpoints) if saved is None else Path(saved)
+        if saved is None and (found := latest_checkpoint(self.folder.checkpoints)) is not None:
+            saved = found.folder
+        return saved
 
     def close(self) -> None:
         """Leave no process and no open file, whatever happened before."""

@@ -175,10 +175,13 @@ class LearnerProcess(_Shell):
             self._extra = extra
         return self.common() | ({} if self._loop is None else self._loop.report())
 
-    def save(self, extra: dict[str, Any]) -> str | None:
-        """Write a checkpoint, after `run` returned; its folder, or None where learning never began."""
+    def save(self, extra: dict[str, Any], deadline: float) -> Path | None:
+        """Write a checkpoint, after `run` returned; its folder, or None where learning never began.
+
+        Raises CheckpointFailed.
+        """
         self._extra = extra
-        return None if self._loop is None else str(self._loop.save())
+        return None if self._loop is None else self._loop.save(deadline)
 
 
 class EnvironmentActorProcess(_Shell):

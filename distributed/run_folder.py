@@ -6,7 +6,7 @@ runs/<name>/
     coordinator.json      process of the coordinator; locked while it lives
     status.json           phase and newest metrics
     fleet.json            numbers of actors asked for by `clowder fleet`
-    checkpoints/  replay/  tensorboard/  videos/
+    checkpoints/  tensorboard/  videos/
     result.json  learning_curves.png  train.log
 """
 
@@ -72,13 +72,8 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Checkpoints of the learner."""
+        """Checkpoints, see ``docs/checkpoints.md``."""
         return self.path / "checkpoints"
-
-    @property
-    def replay(self) -> Path:
-        """Checkpoints of the replay server."""
-        return self.path / "replay"
 
     @property
     def tensorboard(self) -> Path:
@@ -124,7 +119,7 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(f"cannot make the run folder {path}: {error.strerror}") from error
         run = cls(path.resolve())
-        for folder in (run.checkpoints, run.replay, run.tensorboard, run.videos):
+        for folder in (run.checkpoints, run.tensorboard, run.videos):
             folder.mkdir()
         write_whole(run.config, yaml.safe_dump(config, sort_keys=False))
         described = {"schema": 1, "name": run.name, "seed": config.get("seed"), "starts": [_start(command_line, [])]}
@@ -259,11 +254,15 @@ def check_name(name: str) -> str:
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new, never a part."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with open(partial, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -99,13 +99,15 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True)
 class SourcedBatch:
-    """A batch, the origin of each of its windows, the split that was asked, and how many windows have a prompt."""
+    """A batch, the origin of each of its windows, the split that was asked, how many windows have a prompt, and what
+    the mixture carries over to the next batch."""
 
     batch: Batch
     origins: list[Origin]
     asked: dict[Key, int]
     actual: dict[Key, int]
     prompted: int
+    carry: dict[Key, float]
 
 
 class BatchSource:
@@ -204,7 +206,7 @@ class BatchSource:
                 )
                 origins += task_origins
         batch = make_batch(self._agent, groups, self._config.tokens_per_row)
-        return SourcedBatch(batch, origins, asked, actual, prompted)
+        return SourcedBatch(batch, origins, asked, actual, prompted, dict(self.mixture.carry))
 
     def _with_fallback(self, asked: dict[Key, int]) -> dict[Key, int]:
         """While a task's table of own windows is empty, its share goes to its demonstrations, and the reverse."""

@@ -54,6 +54,7 @@ class Learner:
         self._seed = seed
         self._sources = sources
         self._batches: BatchSource | None = None
+        self._carry: dict[tuple[str, str], float] = {}
         self._autocast = config.autocast == "on" or (config.autocast == "auto" and self.device.type == "cuda")
         self.objective = make_objective(self.agent, config)
         if agent.config.attention == "flexible" and self.device.type != "cuda":
@@ -106,6 +107,7 @@ class Learner:
         self.objective.updated(self.agent)
 
         self.step_count += 1
+        self._carry = sourced.carry  # batches are prepared ahead: the mixture itself is further on
         self.seconds += time.perf_counter() - began
         self._count(sourced, record, norm, rate)
         self._times["data_wait"] += waited - began
@@ -231,7 +233,7 @@ class Learner:
             "tokens_seen": self.tokens_seen,
             "online_windows_learned": self.online_windows_learned,
             "windows_learned": dict(self.windows_learned),
-            "mixture_carry": [[*key, carry] for key, carry in self.batches.mixture.carry.items()],
+            "mixture_carry": [[*key, carry] for key, carry in self._carry.items()],
         }
 
     def restore_counters(self, counters: dict[str, Any]) -> None:
@@ -242,7 +244,7 @@ class Learner:
         self._batches = None
         for task, source, carry in counters["mixture_carry"]:
             if (task, source) in self.batches.mixture.carry:
-                self.batches.mixture.carry[task, source] = carry
+                self.batches.mixture.carry[task, source] = self._carry[task, source] = carry
         self._forget()
 
     def close(self) -> None:

@@ -90,6 +90,7 @@ BAD = [
     (["actors=[mine]", "stop.learner_steps=99999"], ["stop.learner_steps", "learner.steps"]),
     (["actors=[mine]", "replay.host=nowhere"], ["replay.host", "nowhere"]),
     (["actors=[mine]", "checkpoint.keep=0"], ["checkpoint.keep", "above 0"]),
+    (["actors=[mine]", "checkpoint.best=-1"], ["checkpoint.best", "negative"]),
     (["actors=[mine]", "stop.wall_minutes=-1"], ["stop.wall_minutes"]),
     (["actors=[mine]", "seed=1,2"], ["seed=1,2", "takes one"]),
     (["actors=[mine"], ["actors=[mine", "key=value"]),

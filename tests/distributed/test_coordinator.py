@@ -1,7 +1,6 @@
 """Whole runs of `clowder train` in real processes: to the end, resumed, shot at, and interrupted."""
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -17,6 +16,7 @@ import pytest
 from distributed.metrics import read_rows
 from distributed.result import Result
 from distributed.run_folder import RunFolder
+from learner.checkpoint import open_checkpoint
 from tests.clowder_process import SMALL, TASK, clowder, descendants, find, output, train, wait_for
 
 
@@ -31,6 +31,7 @@ def check_documented(names):
 @pytest.mark.timeout(200)
 def test_a_run_to_its_end_and_its_resume(cartpole_set, tmp_path):
     words = [*SMALL, f"actors.cartpole_v1.demonstrations={cartpole_set}", "learner.steps=1000000"]
+    words += ["checkpoint.replay=true"]
     train(*words, "stop.environment_steps=400", "--name", "whole", cwd=tmp_path)
     run = RunFolder.open(tmp_path / "runs" / "whole")
     first = Result.read(run.result)
@@ -43,14 +44,18 @@ def test_a_run_to_its_end_and_its_resume(cartpole_set, tmp_path):
     expected = ("learner/loss", "system/time_to_first_update_s", "fleet/alive", f"replay/size/demonstrations/{TASK}")
     assert set(expected) <= values
     check_documented(values)
-    state = json.loads((run.checkpoints / f"{first.learner_steps:09}" / "state.json").read_text())
-    assert state["extra"]["environment_steps"] == first.environment_steps
+    saved = open_checkpoint(run.checkpoints / f"{first.learner_steps:09}")
+    assert saved.extra["environment_steps"] == first.environment_steps
+    (counted,) = (each["counts"] for each in saved.extra["counters"]["actors"])
+    assert counted["windows"] == saved.tables[f"online/{TASK}"]["inserts"] > 0
+    assert counted["good_windows"] == saved.tables[f"good/{TASK}"]["inserts"]
 
     assert first.failed == {}
     last = first.learner_steps + 15
     train("--resume", run.path, "stop.environment_steps=0", f"stop.learner_steps={last}", cwd=tmp_path)
     again = Result.read(run.result)
     assert again.learner_steps == last
+    assert f"replay begins with the contents of {saved.folder}" in run.log.read_text()
     assert again.environment_steps >= first.environment_steps
     assert again.wall_seconds > first.wall_seconds and again.policy_version > first.policy_version
     rows = read_rows(run.metrics)
@@ -62,7 +67,7 @@ def test_a_run_to_its_end_and_its_resume(cartpole_set, tmp_path):
 def test_killed_processes_come_back_and_ctrl_c_leaves_a_checkpoint_and_no_process(cartpole_set, tmp_path):
     words = [
         *SMALL, f"actors.cartpole_v1.demonstrations={cartpole_set}", "learner.steps=1000000",
-        "checkpoint.every_seconds=1", "evaluation.every_seconds=2", "evaluation.episodes=1",
+        "checkpoint.every_seconds=1", "checkpoint.replay=true", "evaluation.every_seconds=2", "evaluation.episodes=1",
     ]  # fmt: skip
     with clowder("train", *words, "--name", "shot", cwd=tmp_path) as process:
         wait_for((tmp_path / "runs/shot/status.json").exists, process, tmp_path)
@@ -96,6 +101,7 @@ def test_killed_processes_come_back_and_ctrl_c_leaves_a_checkpoint_and_no_proces
         assert process.wait(30) == 130, output(tmp_path)
         assert time.monotonic() - asked < 15
     assert "--resume" in output(tmp_path)
+    assert "replay begins with the contents of" in run.log.read_text()  # in the place of the one that was killed
     status = run.read_status()
     assert status["phase"] == "interrupted"
     assert (run.checkpoints / f"{status['metrics']['learner_steps']:09.0f}" / "MANIFEST.json").exists()

@@ -16,7 +16,7 @@ from agent.task import ArraySpec, TaskSpec
 from agent.weights import flat_weights, load_agent
 from learner.batch import packed_hidden
 from learner.batch_source import TaskSources
-from learner.checkpoint import restore_checkpoint, save_checkpoint
+from learner.checkpoint import Checkpoint, open_checkpoint, restore_checkpoint, take_snapshot, write_checkpoint
 from learner.config import LearnerConfig
 from learner.learner import Learner
 from learner.objectives.advantage_filtered import retrace_targets
@@ -242,6 +242,10 @@ def test_rewards_of_another_scale_move_the_policy_as_far() -> None:
     assert probabilities(ordinary, [0], []) == pytest.approx(probabilities(other, [0], []), abs=1e-3)
 
 
+def saved(folder: Path, learner: Learner) -> Checkpoint:
+    return open_checkpoint(write_checkpoint(folder, take_snapshot(learner, {})))
+
+
 def test_a_resumed_learner_goes_on_as_one_that_never_stopped(tmp_path: Path) -> None:
     # As long as the context, so that each is taken and the lists that stand in for replay stay in step.
     windows = [episode([0, 1, 2], [action, 1, 0], [0.0, float(action), 0.0]) for action in (0, 1)]
@@ -250,7 +254,7 @@ def test_a_resumed_learner_goes_on_as_one_that_never_stopped(tmp_path: Path) -> 
         straight.step()
     for _ in range(3):
         stopped.step()
-    restore_checkpoint(save_checkpoint(tmp_path, stopped, {}), resumed)
+    restore_checkpoint(saved(tmp_path, stopped), resumed)
     for _ in range(3):
         resumed.step()
     ours, theirs = (each.objective.tensors(each.agent) for each in (resumed, straight))
@@ -266,7 +270,7 @@ def test_what_acts_and_is_kept_is_the_average_of_what_is_updated(tmp_path: Path)
     for _ in range(3):
         learner.step()
     _, published = learner.next_version()
-    kept = flat_weights(load_agent(save_checkpoint(tmp_path, learner, {})))
+    kept = flat_weights(load_agent(saved(tmp_path, learner).folder))
     average, updated = flat_weights(learner.acting), flat_weights(learner.agent)
     for name, weights in average.items():
         assert np.array_equal(published[name], weights) and np.array_equal(kept[name], weights)
@@ -277,7 +281,7 @@ def test_a_checkpoint_of_another_objective_is_refused(tmp_path: Path) -> None:
     learner = make_learner([episode([0], [0], [0.0])])
     learner.objective = Imitation(learner.config)
     with pytest.raises(ValueError, match="another objective"):
-        restore_checkpoint(save_checkpoint(tmp_path, learner, {}), make_learner([episode([0], [0], [0.0])]))
+        restore_checkpoint(saved(tmp_path, learner), make_learner([episode([0], [0], [0.0])]))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -149,6 +150,21 @@ def test_a_full_disk_leaves_a_set_that_is_continued(form: str, tmp_path: Path) -
     assert opened.episode(opened.num_episodes - 1).success
     assert record(BABYAI, "babyai-bot", 7, tmp_path, form=form, random_seconds=0).episodes == 7
     assert open_set(tmp_path, BABYAI).seeds.tolist() == list(range(7))
+
+
+@pytest.mark.parametrize("form", ["minari", "actions"])
+def test_no_space_left_leaves_a_set_that_is_continued(form: str, small_disk: Path) -> None:
+    folder, filler = small_disk / "set", small_disk / "filler"
+    record(BABYAI, "babyai-bot", 3, folder, form=form, random_seconds=0)
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    with pytest.raises(OSError, match=r"No space left.*holds the episodes written before"):
+        record(BABYAI, "babyai-bot", 7, folder, form=form, random_seconds=0)
+    assert open_set(folder, BABYAI).num_episodes == 3 and open_set(folder, BABYAI).episode(2).success
+    filler.unlink()
+    assert record(BABYAI, "babyai-bot", 7, folder, form=form, random_seconds=0).episodes == 7
+    assert open_set(folder, BABYAI).seeds.tolist() == list(range(7))
 
 
 @pytest.mark.parametrize(("form", "sent"), [("minari", "KILL"), ("minari", "INT"), ("actions", "INT")])
