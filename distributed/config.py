@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 from typing import Any
 
 from actors.config import ActorConfig, check_actor_config
@@ -196,10 +195,6 @@ def validate(config: TrainConfig) -> None:
             f"stop.learner_steps ({config.stop.learner_steps}) is beyond learner.steps ({config.learner.steps}), where "
             "the learning rate's schedule ends training; raise learner.steps"
         )
-    try:
-        ipaddress.IPv4Address(config.replay.host)
-    except ValueError:
-        raise ValueError(f"replay.host must be an IPv4 address of this machine, not {config.replay.host!r}") from None
     if not config.actors:
         raise ValueError(
             "no tasks: choose an experiment (experiment=quickstart) or actor configs (actors=[cartpole_swingup,boxing])"
