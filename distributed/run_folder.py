@@ -137,6 +137,15 @@ class RunFolder:
         known = [each.parent.name for each in Path(folder).glob("*/config.yaml")]
         raise RunFolderError(f"there is no run {path}; {nearest(str(path), known, f'runs in {folder}')}")
 
+    def check_links(self) -> None:
+        """Raise RunFolderError where a symbolic link leads out of the folder: a run that goes on would write there."""
+        for path in self.path.rglob("*"):
+            if path.is_symlink() and not path.resolve().is_relative_to(self.path):
+                raise RunFolderError(
+                    f"{path} is a symbolic link to {path.resolve()}, outside of the run folder, where a resumed run "
+                    "would write; put in its place what it leads to"
+                )
+
     def read_config(self) -> dict[str, Any]:
         """The resolved configuration as plain data; RunFolderError where it is not YAML."""
         import yaml

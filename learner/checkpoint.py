@@ -135,6 +135,10 @@ def check_manifest(folder: Path) -> None:
     except (FileNotFoundError, json.JSONDecodeError):
         raise ValueError(f"{folder} has no whole {MANIFEST}: the checkpoint is torn; use an earlier one") from None
     for name, expected in manifest["sha256"].items():
+        if Path(name).name != name:
+            raise ValueError(
+                f"{folder / MANIFEST} names {name!r}, which is no file of its folder; use another checkpoint"
+            )
         path = folder / name
         if not path.is_file() or file_hash(path) != expected:
             raise ValueError(f"{path} is missing, truncated or changed; use an earlier checkpoint")

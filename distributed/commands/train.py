@@ -95,6 +95,7 @@ def _resume(arguments: argparse.Namespace) -> int:
         if getattr(arguments, flag) is not None:
             raise ConfigError(f"--{flag} cannot be changed when a run is resumed; start a new run for it")
     made = RunFolder.open(arguments.resume)
+    made.check_links()
     why = "when a run is resumed (start a new run for it)"
     config, changed = amend(typed(made.read_config()), arguments.overrides, RESUMABLE, why)
     check_entry_points(config, made.path, arguments.config_dir)

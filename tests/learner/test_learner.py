@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +15,15 @@ from agent.task import TaskSpec
 from agent.text_policy import TextPolicy
 from agent.weights import flat_weights
 from learner.batch_source import BatchSource, NoData, TaskSources
-from learner.checkpoint import MANIFEST, latest_checkpoint, restore_checkpoint, save_checkpoint, whole_checkpoints
+from learner.checkpoint import (
+    MANIFEST,
+    check_manifest,
+    file_hash,
+    latest_checkpoint,
+    restore_checkpoint,
+    save_checkpoint,
+    whole_checkpoints,
+)
 from learner.config import LearnerConfig
 from learner.learner import Diverged, Learner
 from learner.optimiser import learning_rate
@@ -196,6 +205,18 @@ def test_torn_and_damaged_checkpoints_are_passed_over(tmp_path: Path) -> None:
         restore_checkpoint(saved[-2], make_learner(tasks=(CONTROL,)))
     with pytest.raises(ValueError, match="another model shape"):
         restore_checkpoint(saved[-3], make_learner(tasks=(CONTROL,), width=64))
+
+
+def test_a_manifest_names_files_of_its_folder_alone(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "checkpoints", make_learner(), {})
+    (tmp_path / "elsewhere").write_text("x")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    for name in ("../../elsewhere", str(tmp_path / "elsewhere")):
+        files = manifest["sha256"] | {name: file_hash(tmp_path / "elsewhere")}
+        (folder / MANIFEST).write_text(json.dumps(manifest | {"sha256": files}))
+        with pytest.raises(ValueError, match="no file of its folder"):
+            check_manifest(folder)
+        assert latest_checkpoint(folder.parent) is None
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
