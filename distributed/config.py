@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from actors.config import ActorConfig, check_actor_config
+from actors.redaction import refuse_secrets
 from agent.config import AgentConfig, DecodingConfig
 from distributed.cluster_config import ClusterConfig, check_cluster_config
 from learner.config import LearnerConfig
@@ -150,6 +151,7 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
 
 def validate(config: TrainConfig) -> None:
     """Raise ValueError, naming the key and what is allowed, where values cannot work or contradict each other."""
+    refuse_secrets(to_dict(config), "")
     config.agent.validate()
     config.learner.validate()
     check_cluster_config(config.cluster)

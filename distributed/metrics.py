@@ -14,6 +14,8 @@ import types
 from collections.abc import Mapping
 from pathlib import Path
 
+from actors.redaction import redact
+
 BY_ENVIRONMENT_STEPS = "_by_environment_steps"
 """Suffix of the first part of a name whose scalar is against environment steps."""
 VIDEO_FRAMES, VIDEO_HEIGHT = 120, 160
@@ -61,8 +63,8 @@ class MetricsWriter:
         self._rows.flush()
 
     def text(self, name: str, text: str, learner_steps: int) -> None:
-        """Write a preformatted text, such as the config."""
-        self._events.add_text(name, "\n".join("    " + line for line in text.splitlines()), learner_steps)
+        """Write a preformatted text, such as the config, without secrets."""
+        self._events.add_text(name, "\n".join("    " + line for line in redact(text).splitlines()), learner_steps)
 
     def video(self, name: str, path: Path, learner_steps: int) -> None:
         """Show an MP4 as an animation. Raises OSError or ValueError where the file cannot be read."""

@@ -28,6 +28,7 @@ from typing import Any
 
 import psutil
 
+from actors.redaction import redact
 from distributed.errors import RunFolderError, nearest
 
 PHASES = ("created", "starting", "training", "evaluating", "finished", "interrupted", "failed")
@@ -251,10 +252,10 @@ def check_name(name: str) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new, never a part."""
+    """Write a file, without secrets, so that a reader sees the old text or the new, never a part."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with open(partial, "w") as file:
-        file.write(text)
+        file.write(redact(text))
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
