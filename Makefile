@@ -4,15 +4,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup quickstart test coverage test-long test-tasks test-learning lint clean
+.PHONY: setup lock quickstart test coverage test-long test-tasks test-learning lint clean
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+# All but torch by hashes; torch after it, since its builds for CPU and CUDA differ; nothing else is fetched.
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+$(STAMP): pyproject.toml constraints.txt locks/build.txt locks/setup.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Clowder needs Python 3.11 (dm-reverb 0.14.0 has no later wheel); call: make PYTHON=/path/to/python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) install --require-hashes --no-deps -r locks/build.txt
+	$(PIP) install --require-hashes --no-deps --no-build-isolation -r locks/setup.txt
+	$(PIP) install -c constraints.txt torch
+	$(PIP) install --no-deps --no-build-isolation -e .
+	$(PIP) check
 	touch $(STAMP)
+
+# After a change of constraints.txt or of dependencies; asks the package index.
+lock:
+	$(PYTHON) .ci/lock.py
 
 quickstart: setup
 	$(BIN)/clowder train experiment=quickstart

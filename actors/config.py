@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from actors.redaction import refuse_secrets
 from agent.config import DecodingConfig
 
 LADDERS = ("temperature", "top_p", "kappa")
@@ -123,6 +124,7 @@ def check_actor_config(config: ActorConfig, name: str) -> None:
         for key in ("demonstrations_filter", "demonstrations_top"):
             if getattr(config, key) is not None:
                 refuse(key, "needs demonstrations, of which there are none; it must be null")
+    refuse_secrets(config.arguments, f"actors.{name}.arguments")
     if config.return_horizon < 0:
         refuse("return_horizon", "must be at least 0")
     if not (config.weight > 0 and math.isfinite(config.weight)):

@@ -1,4 +1,8 @@
-"""Changes to the configuration of a run that exists: which keys may change, and whose word names code to import."""
+"""Changes to the configuration of a run that exists: which keys may change, and what its folder cannot decide.
+
+A run folder may come from anybody. Code to import, another machine to connect to and a port for other machines are
+taken from the user's own command line and configuration folders alone.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +19,10 @@ from distributed.errors import ConfigError, nearest
 
 RESUMABLE = (
     "stop.*", "learner.steps", "learner.minutes", "cluster.*", "logging.*", "checkpoint.*", "actors.*.num_actors",
-    "actors.*.envs_per_actor",
+    "actors.*.envs_per_actor", "replay.host", "replay.port", "replay.allow_public",
 )  # fmt: skip
-"""What may differ when a run goes on: stop conditions, cluster, actor counts, checkpoints and logging."""
+"""What may differ when a run goes on: stop conditions, cluster, actor counts, checkpoints, logging and where replay
+listens."""
 
 
 def amend(
@@ -74,3 +79,19 @@ def check_entry_points(config: TrainConfig, where: Path, config_dirs: Sequence[s
                 f"{where} asks to load {actor.entry_point or actor.task} for actors.{name}; code is taken from your "
                 f"own configuration only: add --config-dir DIR with actors/{name}.yaml ({said})"
             )
+
+
+def check_network(config: TrainConfig, where: Path, overrides: Sequence[str]) -> None:
+    """Refuse what lets other machines in where only a run folder asks for it, and not the words of this command too.
+
+    A Ray cluster can run code in what joins it; ``auto`` finds only one that the user's own machine or environment
+    names. Where replay may be public, everybody who reaches it decides what is learned.
+    """
+    said = {word.key_or_group for word in parse(overrides)}
+    asked = {}
+    if config.cluster.address not in ("local", "auto") and not said & {"cluster", "cluster.address"}:
+        asked[f"cluster.address={config.cluster.address}"] = "to join that Ray cluster"
+    if config.replay.allow_public and "replay.allow_public" not in said:
+        asked["replay.allow_public=true"] = f"to open the replay server at {config.replay.host} to other machines"
+    for word, what in asked.items():
+        raise ConfigError(f"{where} asks {what}; if you mean it, say so in this command: {word}")

@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb, rest = words[0], words[1:]
     if verb not in COMMANDS and verb not in further:
         return _unknown(verb, [*COMMANDS, *further])
+    from actors.redaction import redact
     from distributed.errors import ClowderError
 
     module: ModuleType = importlib.import_module(
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(module.run(parser.parse_intermixed_args(rest)))
     except ClowderError as error:
-        print(f"clowder {verb}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"clowder {verb}: {redact(' '.join(str(error).split()))}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         if error.errno != errno.ENOSPC:

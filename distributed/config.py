@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 from typing import Any
 
 from actors.config import ActorConfig, check_actor_config
+from actors.redaction import refuse_secrets
 from agent.config import AgentConfig, DecodingConfig
 from distributed.cluster_config import ClusterConfig, check_cluster_config
 from learner.config import CheckpointConfig, LearnerConfig
@@ -139,6 +139,7 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
 
 def validate(config: TrainConfig) -> None:
     """Raise ValueError, naming the key and what is allowed, where values cannot work or contradict each other."""
+    refuse_secrets(to_dict(config), "")
     config.agent.validate()
     config.learner.validate()
     check_cluster_config(config.cluster)
@@ -184,10 +185,6 @@ def validate(config: TrainConfig) -> None:
             f"stop.learner_steps ({config.stop.learner_steps}) is beyond learner.steps ({config.learner.steps}), where "
             "the learning rate's schedule ends training; raise learner.steps"
         )
-    try:
-        ipaddress.IPv4Address(config.replay.host)
-    except ValueError:
-        raise ValueError(f"replay.host must be an IPv4 address of this machine, not {config.replay.host!r}") from None
     if not config.actors:
         raise ValueError(
             "no tasks: choose an experiment (experiment=quickstart) or actor configs (actors=[cartpole_swingup,boxing])"

@@ -13,6 +13,7 @@ import rich.panel
 import rich.progress_bar
 import rich.table
 
+from actors.redaction import redact
 from distributed.config import TrainConfig
 from distributed.metrics import bottleneck
 
@@ -57,7 +58,7 @@ class Console:
     def say(self, text: str) -> None:
         """A line that stays: a phase, a restart."""
         if self.form != "off":
-            self.out.print(text)
+            self.out.print(redact(text))
 
     def set_phase(self, phase: str) -> None:
         """Name what goes on now: one of `distributed.run_folder.PHASES`."""

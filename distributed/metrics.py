@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from actors.redaction import redact
 from distributed.run_folder import write_whole
 
 log = logging.getLogger(__name__)
@@ -94,8 +95,8 @@ class MetricsWriter:
             self._failed(error)
 
     def text(self, name: str, text: str, learner_steps: int) -> None:
-        """Write a preformatted text, such as the config."""
-        block = "\n".join("    " + line for line in text.splitlines())
+        """Write a preformatted text, such as the config, without secrets."""
+        block = "\n".join("    " + line for line in redact(text).splitlines())
         self._to_events(lambda events: events.add_text(name, block, learner_steps))
 
     def video(self, name: str, path: Path, learner_steps: int) -> None:

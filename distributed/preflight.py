@@ -30,7 +30,9 @@ def check_run(plan: RunPlan) -> None:
                 f"actors.{name}: {task.context_steps} steps of context are at least {least} tokens, above "
                 f"learner.tokens_per_row ({config.learner.tokens_per_row}); raise that, or lower the context_steps"
             )
-    if config.replay.port and not port_is_free(config.replay.host, config.replay.port):
+    with refusing(""):
+        free = port_is_free(config.replay.host, config.replay.port)
+    if not free:
         raise ConfigError(
             f"replay.port={config.replay.port} on {config.replay.host} is in use; stop what listens there, or set "
             "replay.port=0 to take a free one"

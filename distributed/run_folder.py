@@ -29,6 +29,7 @@ from typing import Any
 
 import psutil
 
+from actors.redaction import redact
 from distributed.errors import RunFolderError, nearest
 
 PHASES = ("created", "starting", "training", "evaluating", "finished", "interrupted", "failed")
@@ -137,6 +138,15 @@ class RunFolder:
             raise RunFolderError(f"{path} is not a run folder: it has no config.yaml")
         known = [each.parent.name for each in Path(folder).glob("*/config.yaml")]
         raise RunFolderError(f"there is no run {path}; {nearest(str(path), known, f'runs in {folder}')}")
+
+    def check_links(self) -> None:
+        """Raise RunFolderError where a symbolic link leads out of the folder: a run that goes on would write there."""
+        for path in self.path.rglob("*"):
+            if path.is_symlink() and not path.resolve().is_relative_to(self.path):
+                raise RunFolderError(
+                    f"{path} is a symbolic link to {path.resolve()}, outside of the run folder, where a resumed run "
+                    "would write; put in its place what it leads to"
+                )
 
     def read_config(self) -> dict[str, Any]:
         """The resolved configuration as plain data; RunFolderError where it is not YAML."""
@@ -252,11 +262,11 @@ def check_name(name: str) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new, never a part."""
+    """Write a file, without secrets, so that a reader sees the old text or the new, never a part."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "w") as file:
-            file.write(text)
+            file.write(redact(text))
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)

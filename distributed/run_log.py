@@ -9,7 +9,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from actors.redaction import redact
+
 OURS = ("agent", "actors", "learner", "replay", "distributed")
+
+
+class _Redacting(logging.Formatter):
+    """Leaves secrets out of messages and tracebacks alike."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
 
 
 class _Saying(logging.Handler):
@@ -27,7 +36,7 @@ class _Saying(logging.Handler):
 def run_log(path: Path, level: str, say: Callable[[str], None]) -> Iterator[None]:
     """Log our packages from ``level`` on to ``path`` (appended), and warnings through ``say``, until the block ends."""
     file = logging.FileHandler(path)
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    file.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     told = _Saying(say)
     loggers = [logging.getLogger(name) for name in OURS]
     for logger in loggers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 
 from agent.task import TaskSpec
 
@@ -28,8 +29,9 @@ class ReplayConfig:
         keep_alive_windows: of how many windows of an episode the writer keeps hold until the episode is known to be
             good; only the last so many of a longer episode can become good.
         pending_windows: windows a writer may have unconfirmed before a write waits; Reverb warns above 50.
-        host: address the server listens on and is reached at. 0.0.0.0 listens on all; anyone who reaches the port can
-            then read and write, so only on a trusted network.
+        host: IPv4 address the server listens on and is reached at; 0.0.0.0 listens on all.
+        allow_public: whether ``host`` may be one that other machines reach. Reverb has no authentication: whoever
+            reaches the port can read and write, so only behind the firewall rule of docs/security.md.
         port: of the server; 0 takes a free one.
         loader: ``light`` talks to Reverb without TensorFlow's Python (about 60 MB a process rather than 450), ``plain``
             imports ``reverb`` itself, ``auto`` is light where its symbols are found and plain otherwise.
@@ -55,6 +57,7 @@ class ReplayConfig:
     keep_alive_windows: int = 512
     pending_windows: int = 32
     host: str = "127.0.0.1"
+    allow_public: bool = False
     port: int = 0
     loader: str = "auto"
     start_deadline: float = 90.0
@@ -89,6 +92,18 @@ class ReplayConfig:
             raise ValueError(f"replay.samples_per_insert must be above 0 or null, not {self.samples_per_insert}")
         if not 0 <= self.port < 65536:
             raise ValueError(f"replay.port must be between 0 and 65535, not {self.port}")
+        try:
+            address = ipaddress.IPv4Address(self.host)
+        except ValueError:
+            raise ValueError(f"replay.host must be an IPv4 address of this machine, not {self.host!r}") from None
+        if not address.is_loopback and not self.allow_public:
+            raise ValueError(
+                f"replay.host={self.host} lets other machines in, and Reverb asks nobody for a token: whoever reaches "
+                "its port can read and write what is learned from. Leave it at 127.0.0.1, or set "
+                "replay.allow_public=true and a replay.port, and have the firewall admit to that port the machines of "
+                "your cluster alone, such as: iptables -A INPUT -p tcp --dport PORT ! -s CLUSTER_SUBNET -j DROP (see "
+                "docs/security.md)"
+            )
 
     def span(self, task: TaskSpec) -> tuple[int, int]:
         """Length and stride of a task's windows: 1 and 1 where its episodes are one step."""

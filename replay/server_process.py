@@ -126,7 +126,7 @@ def _serve(order: ServerOrder) -> tuple[Any, bool]:
         server.Stop()
         raise OSError(
             f"Reverb listens on {sorted(found)} rather than on {order.host} alone; "
-            "set replay.host=0.0.0.0 if every interface is meant"
+            "set replay.host=0.0.0.0 and replay.allow_public=true if every interface is meant"
         )
     return server, restored
 

@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -203,7 +202,9 @@ def _read(folder: Path) -> tuple[SetSettings, dict[str, np.ndarray]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DemonstrationSetError(f"{manifest_path} cannot be read ({error!r}); {again}") from error
     settings = SetSettings.from_json(manifest.get("settings"), manifest_path)
-    path = folder / os.path.basename(name)
+    if Path(name).name != name:
+        raise DemonstrationSetError(f"{manifest_path} names {name!r}, which is no file of its folder; {again}")
+    path = folder / name
     try:
         data = path.read_bytes()
     except OSError as error:

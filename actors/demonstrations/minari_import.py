@@ -18,7 +18,7 @@ from actors.demonstrations.card import write_card
 from actors.demonstrations.demonstration_set import DemonstrationSetError
 from actors.demonstrations.episode import Episode
 from actors.demonstrations.minari_form import encode_episode
-from actors.demonstrations.minari_set import METADATA, MinariSet
+from actors.demonstrations.minari_set import METADATA, MinariSet, read_metadata
 from actors.demonstrations.minari_writer import MinariWriter
 from actors.demonstrations.open_set import wanted_settings
 from actors.demonstrations.recording import measure_random_return
@@ -87,13 +87,18 @@ def import_minari(
 
 def _open(source: str | Path) -> minari.MinariDataset:
     import minari
+    from minari.storage.datasets_root_dir import get_dataset_path
 
     folder = Path(source).expanduser()
     try:
-        if folder.is_dir():
-            data = folder if (folder / METADATA).exists() or list(folder.glob("*.hdf5")) else folder / "data"
-            return minari.MinariDataset(data)
-        return minari.load_dataset(str(source))
+        if not folder.is_dir():
+            folder = get_dataset_path(str(source))
+        data = folder if (folder / METADATA).exists() or list(folder.glob("*.hdf5")) else folder / "data"
+        missing = {"observation_space", "action_space"} - read_metadata(data / METADATA).keys()
+        if missing:
+            # Minari would make the environment that the dataset names, and call the code that it names for it.
+            raise ValueError(f"its {METADATA} has no {' and no '.join(sorted(missing))}")
+        return minari.MinariDataset(data)
     except ImportError as error:
         raise ImportError(
             f"{source} is in a form whose library is not installed ({error}); install it with: "

@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         metavar="RUN",
-        help="go on with a run; only stop.*, cluster.*, checkpoint.*, logging.* and actor counts may change",
+        help="go on with a run; only stop.*, cluster.*, checkpoint.*, logging.*, actor counts and where replay "
+        "listens may change",
     )
     parser.add_argument("--seed", type=int, help="of initial weights, batches and environments (same as seed=N)")
     parser.add_argument("--name", help="of the run folder (default: experiment and time)")
@@ -81,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    from distributed.amend import RESUMABLE, amend, check_entry_points
+    from distributed.amend import RESUMABLE, amend, check_entry_points, check_network
     from distributed.compose import typed
     from distributed.config import to_dict
     from distributed.console import printer
@@ -95,9 +96,11 @@ def _resume(arguments: argparse.Namespace) -> int:
         if getattr(arguments, flag) is not None:
             raise ConfigError(f"--{flag} cannot be changed when a run is resumed; start a new run for it")
     made = RunFolder.open(arguments.resume)
+    made.check_links()
     why = "when a run is resumed (start a new run for it)"
     config, changed = amend(typed(made.read_config()), arguments.overrides, RESUMABLE, why)
     check_entry_points(config, made.path, arguments.config_dir)
+    check_network(config, made.path, arguments.overrides)
     plan = make_plan(config)
     check_run(plan)
     found = estimate(plan)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from distributed.amend import RESUMABLE, amend, check_entry_points
+from distributed.amend import RESUMABLE, amend, check_entry_points, check_network
 from distributed.compose import SHIPPED, actor_configs, compose, known_keys, options, typed
 from distributed.config import to_dict
 from distributed.errors import ClowderError, ConfigError
@@ -93,6 +93,7 @@ BAD = [
     (["actors=[mine]", "evaluation.decoding.discrete=best"], ["evaluation.decoding.discrete", "greedy"]),
     (["actors=[mine]", "stop.learner_steps=99999"], ["stop.learner_steps", "learner.steps"]),
     (["actors=[mine]", "replay.host=nowhere"], ["replay.host", "nowhere"]),
+    (["actors=[mine]", "replay.host=0.0.0.0"], ["replay.host=0.0.0.0", "replay.allow_public=true", "iptables"]),
     (["actors=[mine]", "checkpoint.keep=0"], ["checkpoint.keep", "above 0"]),
     (["actors=[mine]", "checkpoint.best=-1"], ["checkpoint.best", "negative"]),
     (["actors=[mine]", "stop.wall_minutes=-1"], ["stop.wall_minutes"]),
@@ -192,6 +193,22 @@ def test_code_named_only_by_a_run_folder_is_refused(folder, tmp_path):
     config.actors["boxing"].task = "gymnasium/some_module:Some-v0"
     with pytest.raises(ConfigError, match="some_module:Some-v0"):
         check_entry_points(config, tmp_path, [])
+
+
+def test_a_run_folder_cannot_join_a_cluster_nor_open_replay_by_itself(folder, tmp_path):
+    words = {
+        "cluster.address=10.0.0.1:6379": "to join that Ray cluster",
+        "replay.allow_public=true": "to open the replay",
+    }
+    for word, what in words.items():
+        config = compose(["actors=[mine]", "replay.host=10.0.0.2", "replay.allow_public=true", *words], [folder])
+        others = [each for each in words if each != word]
+        with pytest.raises(ConfigError, match=f"asks {what}.*say so in this command: {word}"):
+            check_network(config, tmp_path, others)
+    check_network(config, tmp_path, list(words))
+    check_network(compose(["actors=[mine]", "cluster=auto"], [folder]), tmp_path, [])
+    resumed, changed = amend(config, ["replay.host=127.0.0.1", "replay.allow_public=false"], RESUMABLE, "")
+    assert resumed.replay.host == "127.0.0.1" and len(changed) == 2
 
 
 def test_shipped_folder_is_the_package():

@@ -180,8 +180,12 @@ def test_an_evaluation_that_fails_leaves_the_results_of_the_others(cartpole_set,
 
 
 @pytest.fixture
-def cluster(tmp_path):
-    """The address of a Ray cluster of one machine that somebody else started; ended by its own process id."""
+def cluster(tmp_path, monkeypatch):
+    """The address of a Ray cluster of one machine that somebody else started with a token, which is in our environment;
+    ended by its own process id."""
+    (tmp_path / "token").write_text("5" * 64)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -208,7 +212,7 @@ def cluster(tmp_path):
 
 
 @pytest.mark.timeout(200)
-def test_a_run_on_a_cluster_that_is_there_already(cartpole_set, cluster, tmp_path):
+def test_a_run_on_a_cluster_that_is_there_already(cartpole_set, cluster, tmp_path, monkeypatch):
     words = [*SMALL, f"actors.cartpole_v1.demonstrations={cartpole_set}", "cluster.address=auto"]
     train(*words, "stop.learner_steps=20", "--name", "joined", cwd=tmp_path, seconds=120)
     result = Result.read(RunFolder.open(tmp_path / "runs" / "joined").result)
@@ -216,3 +220,8 @@ def test_a_run_on_a_cluster_that_is_there_already(cartpole_set, cluster, tmp_pat
     with clowder("train", *words[:-1], "cluster.address=127.0.0.1:1", "--name", "absent", cwd=tmp_path) as process:
         assert process.wait(90) == 2
     assert "no Ray cluster answers there" in output(tmp_path)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "another"))
+    (tmp_path / "another").write_text("6" * 64)
+    with clowder("train", *words, "--name", "refused", cwd=tmp_path) as process:
+        assert process.wait(60) == 2, output(tmp_path)
+    assert "refuses the token of this process; set RAY_AUTH_MODE=token" in output(tmp_path)

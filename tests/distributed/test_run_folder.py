@@ -77,6 +77,15 @@ def test_a_folder_that_exists_is_refused(run):
         RunFolder.create(run.path, {}, [])
 
 
+def test_a_run_goes_on_only_inside_of_its_folder(run, tmp_path):
+    (run.path / "best.pt").symlink_to("checkpoints")
+    run.check_links()
+    (tmp_path / "elsewhere").mkdir()
+    (run.checkpoints / "000000001").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunFolderError, match=r"000000001 is a symbolic link to .*elsewhere"):
+        run.check_links()
+
+
 def test_open_by_path_and_by_name(run, tmp_path):
     assert RunFolder.open(run.path) == RunFolder.open("first", tmp_path)
     with pytest.raises(RunFolderError, match="did you mean first"):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from agent.task import TaskSpec
@@ -40,8 +41,22 @@ def test_a_port_in_use_is_refused_before_anything_starts(server: ServerHandle, t
 
 
 def test_an_address_of_another_machine_is_refused(task: Callable[..., TaskSpec]) -> None:
-    with pytest.raises(ReplayServerError, match=r"replay\.host=192\.0\.2\.1"):
-        start_replay_server([task("x")], ReplayConfig(host="192.0.2.1"))
+    for port in (0, 5005):
+        with pytest.raises(ValueError, match=r"replay\.host=192\.0\.2\.77 is not an address of this machine"):
+            start_replay_server([task("x")], ReplayConfig(host="192.0.2.77", allow_public=True, port=port))
+
+
+def test_a_server_listens_on_the_address_that_it_was_given_alone(task: Callable[..., TaskSpec]) -> None:
+    own = {each.address for each in psutil.net_if_addrs().get("lo", []) if each.family == socket.AF_INET}
+    others = {
+        each.address for name in psutil.net_if_addrs() for each in psutil.net_if_addrs()[name]
+        if each.family == socket.AF_INET
+    } - own  # fmt: skip
+    for host in ["127.0.0.1", *sorted(others)[:1]]:
+        with start_replay_server([task("x")], ReplayConfig(host=host, allow_public=host in others)) as server:
+            assert server.address == f"{host}:{server.port}"
+            sockets = [each for each in psutil.Process(server.pid).net_connections("inet") if each.status == "LISTEN"]
+            assert {each.laddr.ip.removeprefix("::ffff:") for each in sockets} == {host}
 
 
 def test_unknown_tables_are_named(server: ServerHandle, task: Callable[..., TaskSpec]) -> None:
@@ -122,6 +137,9 @@ def test_an_overlong_text_is_named(
         ({"write_deadline": 0.0}, "replay.write_deadline"),
         ({"samples_per_insert": -1.0}, "replay.samples_per_insert"),
         ({"port": 70000}, "replay.port"),
+        ({"host": "localhost"}, "replay.host must be an IPv4 address"),
+        ({"host": "0.0.0.0"}, r"replay\.allow_public=true .*iptables -A INPUT -p tcp --dport PORT"),
+        ({"host": "10.1.2.3", "port": 5005}, r"replay\.host=10\.1\.2\.3 lets other machines in.*docs/security\.md"),
     ],
 )
 def test_a_bad_config_names_its_key(changes: dict[str, Any], message: str) -> None:

@@ -123,7 +123,8 @@ DAMAGE = {
     "action too large": (lambda f: _rewrite(f, labels=np.full(10_000, 9, np.uint8)), "labels"),
     "cut of another length": (lambda f: _rewrite(f, cut=np.zeros(3, bool)), "cut is bool"),
     "length below 1": (lambda f: _rewrite(f, lengths=np.array([0, 1, 1, 1])), "an episode is empty"),
-    "outside the folder": (lambda f: _manifest(f, archive="../../episodes.npz"), "cannot be read"),
+    "outside the folder": (lambda f: _manifest(f, archive="../../episodes.npz"), "no file of its folder"),
+    "elsewhere": (lambda f: _manifest(f, archive=str(_archive(f))), "no file of its folder"),
 }
 
 

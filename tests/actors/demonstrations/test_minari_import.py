@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -90,6 +91,23 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     (out / "thesis.tex").write_text("...")
     with pytest.raises(DemonstrationSetError, match="is not empty"):
         import_minari(str(folder), CARTPOLE, out, random_seconds=0)
+
+
+def test_a_dataset_cannot_name_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minari makes the environment of a dataset without spaces, and so calls what the dataset names."""
+    (tmp_path / "foreign_code.py").write_text("from pathlib import Path\nPath(__file__).with_name('ran').touch()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = collected(tmp_path, monkeypatch, "CartPole-v1", "arrow")
+    metadata = folder / "data" / "metadata.json"
+    described = json.loads(metadata.read_text())
+    specification = json.loads(described["env_spec"]) | {"entry_point": "foreign_code:make"}
+    for key in ("observation_space", "action_space"):
+        kept = {name: value for name, value in described.items() if name != key}
+        metadata.write_text(json.dumps(kept | {"env_spec": json.dumps(specification)}))
+        for source in (str(folder), str(folder / "data"), "tests/random-v0"):
+            with pytest.raises(DemonstrationSetError, match=f"has no {key}"):
+                import_minari(source, CARTPOLE, tmp_path / "set", random_seconds=0)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_form_whose_library_is_missing_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
