@@ -19,6 +19,7 @@ from learner.batch_source import NoData
 from learner.checkpoint import latest_checkpoint, restore_checkpoint, save_checkpoint
 from learner.learner import Learner
 from replay.table_info import ReplayMonitor
+from replay.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +89,10 @@ class LearnerLoop:
         """
         if any(source != "demonstrations" for _, source in self._first_keys()):
             self._publish()
-        while not stop.is_set() and not self.ready():
-            time.sleep(0.02)
+        with Waiting("") as waiting:
+            while not stop.is_set() and not self.ready():
+                waiting.what = f"replay server {self._monitor.address} to hold windows of {', '.join(self._wanting)}"
+                time.sleep(0.02)
         self.publish_if_due()
 
     def ready(self) -> bool:

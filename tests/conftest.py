@@ -11,7 +11,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 settings.register_profile("clowder", deadline=None)  # the machine's load is no property of the code
 settings.load_profile("clowder")
 
-FLEETS = ("test_coordinator.py", "test_explore.py", "test_recording.py", "test_ray_cluster.py", "test_quickstart.py")
+FLEETS = (
+    "test_coordinator.py",
+    "test_explore.py",
+    "test_recording.py",
+    "test_ray_cluster.py",
+    "test_quickstart.py",
+    "test_watchdog.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

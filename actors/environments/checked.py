@@ -12,6 +12,7 @@ import numpy as np
 from actors.environments.failures import InvalidEnvironmentOutput
 from actors.environments.vector_environment import Observation, VectorEnvironment, VectorStep
 from agent.task import ArraySpec
+from replay.waiting import Waiting
 
 
 class CheckedEnvironment:
@@ -31,10 +32,13 @@ class CheckedEnvironment:
         self._steps = np.zeros(self.num_envs, np.int64)
         self._needs_reset = np.ones(self.num_envs, bool)
         self._slots = list(range(self.num_envs))
+        self._resetting = Waiting(f"environment {self.task.name} to reset")
+        self._stepping = Waiting(f"environment {self.task.name} to step")
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int]) -> Observation:
         """Begin episodes; see `VectorEnvironment.reset`."""
-        observation = self.environment.reset(slots, seeds)
+        with self._resetting:
+            observation = self.environment.reset(slots, seeds)
         slots = list(slots)
         self._steps[slots] = 0
         self._needs_reset[slots] = False
@@ -49,7 +53,8 @@ class CheckedEnvironment:
         if self._needs_reset.any():
             slot = int(self._needs_reset.argmax())
             raise RuntimeError(f"{self.task.name}, slot {slot}: reset it before it is stepped; it has no episode")
-        step = self.environment.step(action)
+        with self._stepping:
+            step = self.environment.step(action)
         self._steps += 1
         self._check_flat("reward", step.reward, np.dtype(np.float32))
         if not np.isfinite(step.reward).all():
