@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from agent.weights import load_weights, read_weights, save_agent
 from learner.learner import Learner
+from replay.sealed_json import read_sealed, seal
 
 MANIFEST, OPTIMISER, STATE = "MANIFEST.json", "optimiser.safetensors", "state.json"
 OBJECTIVE = "objective.safetensors"
@@ -45,7 +46,7 @@ def save_checkpoint(parent: Path, learner: Learner, extra: dict[str, Any], keep:
         files = {path.name: file_hash(path) for path in sorted(aside.iterdir())}
         for path in aside.iterdir():
             flush(path)
-        (aside / MANIFEST).write_text(json.dumps({"step": learner.step_count, "sha256": files}, indent=1))
+        (aside / MANIFEST).write_text(json.dumps(seal({"step": learner.step_count, "sha256": files}), indent=1))
         flush(aside / MANIFEST)
         flush(aside)
         if final.exists():  # the same step again: what it holds is the same state
@@ -131,9 +132,9 @@ def read_extra(folder: Path) -> dict[str, Any]:
 def check_manifest(folder: Path) -> None:
     """Raise ValueError, naming the file, where a checkpoint is not whole."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        raise ValueError(f"{folder} has no whole {MANIFEST}: the checkpoint is torn; use an earlier one") from None
+        manifest = read_sealed(folder / MANIFEST)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} has no whole {MANIFEST}: the checkpoint is torn; use an earlier one") from error
     for name, expected in manifest["sha256"].items():
         path = folder / name
         if not path.is_file() or file_hash(path) != expected:

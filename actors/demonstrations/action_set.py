@@ -12,12 +12,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -34,6 +32,7 @@ from actors.demonstrations.whole_files import write_json, write_whole
 from actors.environments.vector_environment import VectorEnvironment
 from actors.seeds import LAST_SEED
 from agent.task import ArraySpec, TaskSpec
+from replay.sealed_json import read_sealed, seal
 
 MANIFEST = "set.json"
 _COLUMNS = ("seeds", "lengths", "returns", "noisy", "actions", "differs", "labels", "masked")
@@ -127,7 +126,7 @@ def write_action_set(folder: Path, settings: SetSettings, records: Sequence[Acti
     name = f"episodes-{digest[:8]}.npz"
     write_whole(folder / name, data)
     manifest = {"form": "actions", "episodes": len(records), "archive": name, "sha256": digest}
-    write_json(folder / MANIFEST, manifest | {"settings": settings.to_json()})
+    write_json(folder / MANIFEST, seal(manifest | {"settings": settings.to_json()}))
     for former in folder.glob("episodes-*.npz"):
         if former.name != name:
             former.unlink()
@@ -198,7 +197,7 @@ def _read(folder: Path) -> tuple[SetSettings, dict[str, np.ndarray]]:
     manifest_path = folder / MANIFEST
     again = "copy the set again, or record it anew with `clowder record`"
     try:
-        manifest: dict[str, Any] = json.loads(manifest_path.read_bytes())
+        manifest = read_sealed(manifest_path)
         name, digest, episodes = str(manifest["archive"]), str(manifest["sha256"]), int(manifest["episodes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DemonstrationSetError(f"{manifest_path} cannot be read ({error!r}); {again}") from error

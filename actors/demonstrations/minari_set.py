@@ -8,7 +8,6 @@ apart one by one and knows nothing of damage.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pyarrow as pa
 from actors.demonstrations.demonstration_set import DemonstrationSetError, SetSettings, demonstrator_return
 from actors.demonstrations.episode import Episode
 from actors.demonstrations.minari_form import decode_episode
+from replay.sealed_json import read_sealed
 
 METADATA = "metadata.json"
 TABLE = "part-0.arrow"
@@ -116,11 +116,6 @@ class MinariSet:
 def read_metadata(path: Path) -> dict[str, Any]:
     """A JSON object; DemonstrationSetError where it is missing or damaged."""
     try:
-        data = json.loads(path.read_bytes())
+        return read_sealed(path)
     except (OSError, ValueError) as error:
-        raise DemonstrationSetError(
-            f"{path} cannot be read ({error}); copy the set again, or record it anew"
-        ) from error
-    if not isinstance(data, dict):
-        raise DemonstrationSetError(f"{path} is not a JSON object; record the set anew")
-    return data
+        raise DemonstrationSetError(f"a set cannot be read: {error}; copy the set again, or record it anew") from error

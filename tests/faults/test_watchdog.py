@@ -1,4 +1,4 @@
-"""Who waits for whom is named: in a process by `Waiting`, in the log by `Fleet`, for a replay server that is stopped."""
+"""Who waits for whom is named: in a process by `Waiting`, in logs by `Fleet`, for a replay server that is stopped."""
 
 from __future__ import annotations
 
