@@ -62,6 +62,7 @@ def encode_episode(episode: Episode, task: TaskSpec, index: int) -> pa.RecordBat
 
 def decode_episode(table: pa.Table, task: TaskSpec, facts: dict[str, Any]) -> Episode:
     """Inverse of `encode_episode`; ``facts`` holds seed, success and noisy. ValueError or KeyError where it misfits."""
+    table.validate(full=True)  # else offsets in a damaged file lead beyond its memory
     table = table.combine_chunks()
     observations, infos = (table[name].chunk(0) for name in ("observations", "infos"))
     rows = len(table)
