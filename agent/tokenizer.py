@@ -153,6 +153,8 @@ class TextTokenizer:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
             raise ValueError(f"not a SentencePiece model ({str(error).splitlines()[0]})") from None
+        if not self.size:
+            raise ValueError("not a SentencePiece model (it has no pieces)")
 
     @classmethod
     def open(cls, path: str | Path | None) -> TextTokenizer:

@@ -104,4 +104,4 @@ def target(request: pytest.FixtureRequest, watch: _Watch) -> Iterator[Target]:
         yield made
     seconds, number = time.monotonic() - made.began, made.outcomes.total()
     if MANY:
-        print(f"\n{made.name}: {number:,} cases in {seconds:.0f} s, {number / seconds:.0f}/s; {dict(made.outcomes)}")
+        print(f"\n{made.name}: {number:,} calls in {seconds:.0f} s; {dict(made.outcomes)}")

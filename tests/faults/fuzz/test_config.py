@@ -54,7 +54,7 @@ WORDS = st.one_of(
 )
 
 
-@cases(100, 0.6)
+@cases(100, 0.63)
 @given(words=st.lists(WORDS, min_size=1, max_size=2))
 def test_any_words_are_parsed_or_refused_in_one_line(target: Target, words: list[str]) -> None:
     tried = target.tries(lambda: parse(words), ClowderError, one_line=True)
@@ -122,7 +122,7 @@ def test_any_actor_file_is_a_mapping_or_refused(target: Target, edits: Any, piec
 PLAIN_CONFIG = OmegaConf.to_container(OmegaConf.structured(compose(BASE)))
 
 
-@cases(15, 0.05)
+@cases(15, 0.02)
 @given(edits=JSON_EDITS)
 def test_any_values_are_a_configuration_or_refused_in_one_line(target: Target, edits: Any) -> None:
     target.tries(lambda: typed(edited_json(PLAIN_CONFIG, edits)), ClowderError, one_line=True)
