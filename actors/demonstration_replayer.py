@@ -10,6 +10,7 @@ import numpy as np
 
 from actors.demonstrations.demonstration_set import DemonstrationSet
 from actors.demonstrations.episode import Episode
+from replay.waiting import Waiting
 from replay.writer import EpisodeWriter
 
 CONFIRM_SECONDS = 1.0
@@ -87,6 +88,7 @@ class DemonstrationReplayer:
         left = [index for position, index in enumerate(order) if position not in self._written]
         self._source: Iterator[tuple[int, Episode] | None] = demonstrations.episodes(left)
         self._seconds = {"episodes": 0.0, "writer": 0.0}
+        self._waiting = Waiting(f"the next episode of {demonstrations.folder}")
 
     @property
     def done(self) -> bool:
@@ -111,7 +113,10 @@ class DemonstrationReplayer:
         wanted = len(self._written) + episodes
         while not self.done and len(self._written) < wanted and time.monotonic() < until:
             started = time.perf_counter()
-            item = next(self._source)
+            with self._waiting:
+                item = next(self._source)
+                if item is None:
+                    self._waiting.in_vain()
             taken = time.perf_counter()
             self._seconds["episodes"] += taken - started
             if item is not None:

@@ -54,6 +54,7 @@ class Member:
         handle, running, asked: of the present process: the actor, its ``run``, and a report not yet answered.
         report: last one; empty for a process that has not answered yet.
         progressed_at: monotonic time at which its beat last changed.
+        stuck: what it waits for was told in the log, and it still does.
         deaths: monotonic times.
         died_at: monotonic time of the last death, until it has answered again.
         lost: it died too often, and the run goes on without it.
@@ -72,6 +73,7 @@ class Member:
     asked_at: float = 0.0
     report: dict[str, Any] = dataclasses.field(default_factory=dict)
     progressed_at: float = 0.0
+    stuck: bool = False
     deaths: deque[float] = dataclasses.field(default_factory=deque)
     start_again_at: float | None = None
     died_at: float | None = None
@@ -129,7 +131,7 @@ class Fleet:
     def _spawn(self, member: Member) -> None:
         member.handle = member.start()
         member.handle.build.remote()
-        member.report, member.asked, member.start_again_at = {}, None, None
+        member.report, member.asked, member.start_again_at, member.stuck = {}, None, None, False
         member.progressed_at = time.monotonic()
 
     def run(self, members: Iterable[Member]) -> None:
@@ -225,7 +227,31 @@ class Fleet:
             )
         elif member.report and silent > self.config.stall_deadline_seconds:
             ray.kill(member.handle)
-            self._died(member, TimeoutError(f"no progress for {silent:.0f} s in phase {member.report.get('phase')}"))
+            self._died(member, TimeoutError(self._standstill(member, silent)))
+        elif member.report:
+            self._warn_of_waits(member, silent)
+
+    def _warn_of_waits(self, member: Member, silent: float) -> None:
+        """Tell once what a member waits for when half of the stall deadline is over, beating or not."""
+        longest = max([silent, *(seconds for _, seconds in member.report.get("waits", ()))])
+        stuck = longest > 0.5 * self.config.stall_deadline_seconds
+        if stuck and not member.stuck:
+            log.warning("%s: %s", member.name, self._standstill(member, longest))
+        elif member.stuck and not stuck:
+            log.info("%s goes on", member.name)
+        member.stuck = stuck
+
+    def _standstill(self, member: Member, seconds: float) -> str:
+        """Who waits for whom, and since when, in one clause."""
+        unanswered = time.monotonic() - member.asked_at if member.asked is not None else 0.0
+        waits = [f"waits for {what}, since {since:.0f} s" for what, since in member.report.get("waits", ())]
+        known = ", and ".join(waits) or "waits for nothing that is known"
+        text = f"no progress for {seconds:.0f} s in phase {member.report.get('phase')}"
+        if unanswered > max(2.0, 3 * self.config.report_seconds):
+            return (
+                f"{text}: process {member.report.get('pid')} has not answered for {unanswered:.0f} s; then it {known}"
+            )
+        return f"{text}: it {known}"
 
     def _died(self, member: Member, error: Exception) -> None:
         member.running = member.asked = None

@@ -22,6 +22,7 @@ from learner.checkpoint_writer import CheckpointWriter
 from learner.learner import Learner
 from replay.contents import ContentsSaver
 from replay.table_info import ReplayMonitor
+from replay.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +98,10 @@ class LearnerLoop:
         """
         if any(source != "demonstrations" for _, source in self._first_keys()):
             self._publish()
-        while not stop.is_set() and not self.ready():
-            time.sleep(0.02)
+        with Waiting("") as waiting:
+            while not stop.is_set() and not self.ready():
+                waiting.what = f"replay server {self._monitor.address} to hold windows of {', '.join(self._wanting)}"
+                time.sleep(0.02)
         self.publish_if_due()
 
     def ready(self) -> bool:

@@ -6,11 +6,13 @@ Every scalar is written against the learner's step; returns are also written aga
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
 import math
 import sys
+import threading
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +27,8 @@ BY_ENVIRONMENT_STEPS = "_by_environment_steps"
 """Suffix of the first part of a name whose scalar is against environment steps."""
 VIDEO_FRAMES, VIDEO_HEIGHT = 120, 160
 """A video in TensorBoard is an animation of at most so many pictures of this height; the MP4 beside it is whole."""
+VIDEO_DEADLINE_SECONDS = 60.0
+"""To read an MP4 of a run."""
 
 
 class MetricsWriter:
@@ -129,18 +133,26 @@ def read_rows(path: Path) -> list[dict]:
 def animation(path: Path) -> tuple[bytes, int, int]:
     """An MP4 as an animated GIF of about the same duration: (bytes, height, width).
 
-    Written here with Pillow: TensorBoard's own ``add_video`` goes through moviepy, which takes ten times as long.
+    Written here with Pillow: TensorBoard's own ``add_video`` goes through moviepy, which takes ten times as long. A
+    file from which nothing can be read in `VIDEO_DEADLINE_SECONDS` raises ValueError.
     """
     import imageio_ffmpeg
     import numpy as np
     from PIL import Image
 
-    reader = imageio_ffmpeg.read_frames(str(path))
-    information = next(reader)
+    read: list[Any] = []
+
+    def read_all() -> None:
+        with contextlib.suppress(OSError, RuntimeError):  # too few pictures say it
+            read.extend(imageio_ffmpeg.read_frames(str(path)))
+
+    reading = threading.Thread(target=read_all, name=f"read {path.name}", daemon=True)  # ffmpeg may hang
+    reading.start()
+    reading.join(VIDEO_DEADLINE_SECONDS)
+    if reading.is_alive() or len(read) < 2:
+        raise ValueError(f"{path}: no pictures could be read from it within {VIDEO_DEADLINE_SECONDS:g} s")
+    information, *frames = read
     width, height = information["size"]
-    frames = list(reader)
-    if not frames:
-        raise ValueError(f"{path}: the video has no pictures")
     stride = math.ceil(len(frames) / VIDEO_FRAMES)
     factor = min(1.0, VIDEO_HEIGHT / height)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))

@@ -21,6 +21,7 @@ from distributed.parameter_store import FlatWeights, ParameterStore, Published
 from distributed.plan import RunPlan
 from distributed.process_environment import give_back_large_arrays
 from distributed.weight_exchange import Puller, RayWeightLink
+from replay.waiting import Waiting, waits
 
 LOOK_SECONDS = 0.25
 """Loops look at their stop flag and timers about so often."""
@@ -96,6 +97,7 @@ class _Shell:
         return {
             "phase": self.phase,
             "beat": self.beat,
+            "waits": waits(),
             "marks": dict(self.marks),
             "rss_mb": self._rss,
             "pid": os.getpid(),
@@ -209,9 +211,10 @@ class EnvironmentActorProcess(_Shell):
         puller = Puller(RayWeightLink(store), parts.policy, cluster.pull_seconds)
         actor = connect_actor(self.plan, parts, address, self.stopping)
         self.mark("waiting for weights")
-        while not self.stopping.is_set() and not puller.pull_if_due():
-            self.beat += 1
-            time.sleep(0.1)
+        with Waiting("the parameter store to give the learner's first weights"):
+            while not self.stopping.is_set() and not puller.pull_if_due():
+                self.beat += 1
+                time.sleep(0.1)
         steps = 1
         while not self.stopping.is_set():
             started = time.monotonic()

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import ray
 
 from distributed.parameter_store import FlatWeights, ParameterStore, Published
+from replay.waiting import Waiting
 
 log = logging.getLogger(__name__)
 LOST_AFTER_SECONDS = 30.0
@@ -51,7 +52,8 @@ class RayWeightLink:
     def version(self) -> int:
         """See `WeightLink`; waits up to 30 s, and says -1 where the store does not answer."""
         try:
-            return ray.get(self._store.version.remote(), timeout=LOST_AFTER_SECONDS)
+            with Waiting("the parameter store to tell its version"):
+                return ray.get(self._store.version.remote(), timeout=LOST_AFTER_SECONDS)
         except ray.exceptions.RayError as error:
             log.warning("the parameter store does not answer: %s", error)
             return -1
@@ -78,7 +80,8 @@ class RayWeightLink:
             try:
                 published = ray.get(self._asking, timeout=1.0)
                 if published is not None and published.version > version:
-                    weights = ray.get(published.weights[0], timeout=LOST_AFTER_SECONDS)
+                    with Waiting(f"the object store to give weights {published.version}"):
+                        weights = ray.get(published.weights[0], timeout=LOST_AFTER_SECONDS)
                     self._asking = None
                     return Published(published.version, weights, published.published_at)
             except ray.exceptions.RayError as error:

@@ -17,6 +17,7 @@ from learner.batch import Batch, make_batch
 from learner.config import LearnerConfig
 from learner.crop import Crop, collate, last_crop, random_crop
 from learner.mixture import Key, Mixture
+from replay.waiting import Waiting
 from replay.window import Window
 
 DEMONSTRATIONS, GOOD, ONLINE, ENDS, BEST = "demonstrations", "good", "online", "ends", "best"
@@ -125,6 +126,7 @@ class BatchSource:
         self._stop = threading.Event()
         self._ready: queue.Queue[SourcedBatch | BaseException] = queue.Queue(max(1, config.prefetch_batches))
         self._thread: threading.Thread | None = None
+        self._waiting = Waiting("its own thread that prepares batches")
 
     def _shares(self) -> dict[Key, float]:
         """Of all tasks' sources, at the present batch."""
@@ -140,16 +142,17 @@ class BatchSource:
             self._thread.start()
         # The maker has the data deadline itself; the rest is its own work on one batch.
         deadline = time.monotonic() + self._config.data_deadline + 60.0
-        while not self._stop.is_set():  # `close`, from another thread, ends the wait
-            try:
-                item = self._ready.get(timeout=0.5)
-            except queue.Empty:
-                if time.monotonic() > deadline:
-                    raise NoData("the thread that prepares batches gave none in time") from None
-                continue
-            if isinstance(item, BaseException):
-                raise item
-            return item
+        with self._waiting:
+            while not self._stop.is_set():  # `close`, from another thread, ends the wait
+                try:
+                    item = self._ready.get(timeout=0.5)
+                except queue.Empty:
+                    if time.monotonic() > deadline:
+                        raise NoData("the thread that prepares batches gave none in time") from None
+                    continue
+                if isinstance(item, BaseException):
+                    raise item
+                return item
         raise NoData("stopped")
 
     def close(self) -> None:

@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from agent.agent import Agent
 from agent.weights import AGENT_FILE, TEXT_FILE, WEIGHTS_FILE, flat_weights, load_weights, read_weights, save_agent
 from learner.learner import Learner
+from replay.sealed_json import read_sealed, seal
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +154,7 @@ def write_checkpoint(parent: Path, snapshot: Snapshot, save_replay: SaveReplay |
         tables = None if save_replay is None else save_replay(aside / REPLAY)
         if tables is not None:
             manifest["replay"] = {"tables": tables, "sha256": _sealed(aside / REPLAY, aside)}
-        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        (aside / MANIFEST).write_text(json.dumps(seal(manifest), indent=1))
         flush(aside / MANIFEST)
         flush(aside)
         former = parent / f"{final.name}.old"
@@ -285,13 +286,12 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a checkpoint, its form checked, without a look at the files; ValueError where it is none."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
-        raise ValueError(f"{folder} has no whole {MANIFEST}: the checkpoint is torn; use an earlier one") from None
-    replay = manifest.get("replay") if isinstance(manifest, dict) else None
+        manifest = read_sealed(folder / MANIFEST)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} has no whole {MANIFEST}: the checkpoint is torn; use an earlier one") from error
+    replay = manifest.get("replay")
     sound = (
-        isinstance(manifest, dict)
-        and isinstance(manifest.get("step"), int)
+        isinstance(manifest.get("step"), int)
         and isinstance(manifest.get("score"), (int, float, type(None)))
         and _are_hashes(manifest.get("sha256"))
         and (replay is None or (isinstance(replay, dict) and isinstance(replay.get("tables"), dict)))
@@ -299,7 +299,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     )
     if not sound:
         raise ValueError(f"{folder / MANIFEST} is no manifest of a checkpoint; use an earlier checkpoint")
-    return dict(manifest)
+    return manifest
 
 
 def _are_hashes(files: object) -> bool:

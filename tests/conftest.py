@@ -20,6 +20,7 @@ FLEETS = (
     "test_ray_cluster.py",
     "test_quickstart.py",
     "test_supervision.py",
+    "test_watchdog.py",
 )
 
 

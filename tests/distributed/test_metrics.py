@@ -72,6 +72,9 @@ def test_a_video_becomes_an_animation(tmp_path):
     writer = MetricsWriter(tmp_path / "tensorboard", tmp_path / "metrics.jsonl")
     writer.video("video/a", tmp_path / "a.mp4", 9)
     writer.close()
+    (tmp_path / "torn.mp4").write_bytes((tmp_path / "a.mp4").read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"torn\.mp4: no pictures"):
+        writer.video("video/torn", tmp_path / "torn.mp4", 9)
     (image,) = events(tmp_path / "tensorboard").Images("video/a")
     assert image.step == 9 and image.encoded_image_string[:3] == b"GIF" and image.height == 160
 

@@ -21,6 +21,7 @@ from actors.demonstrations.record import record
 from actors.demonstrations.recording import RecordReport, noise_of
 from actors.experts.make import make_expert
 from actors.experts.weak_expert import WeakExpert
+from replay.sealed_json import read_sealed
 from tests.actors.demonstrations.sets import BABYAI, CARTPOLE
 
 REPOSITORY = Path(__file__).parents[3]
@@ -192,7 +193,7 @@ def _interrupt_after(
 def test_an_interruption_before_the_first_episode_is_no_obstacle(tmp_path: Path) -> None:
     record(BABYAI, "babyai-bot", 1, tmp_path, random_seconds=0)
     metadata = tmp_path / "data" / "metadata.json"
-    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"total_episodes": 0}))
+    metadata.write_text(json.dumps(read_sealed(metadata) | {"total_episodes": 0}))
     for path in (tmp_path / "data" / "0").iterdir():
         path.unlink()
     (tmp_path / "data" / "0").rmdir()
