@@ -8,6 +8,7 @@ grace period and kills, by their ids and start times, those that are left.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import subprocess
 import sys
@@ -45,10 +46,11 @@ def main() -> None:
     """Entry point of the process: watch until told that all is done, or until the parent is gone."""
     parent, me = psutil.Process().parent(), psutil.Process().pid
     known: dict[int, psutil.Process] = {}
-    while parent is not None and not select.select([sys.stdin], [], [], LOOK_SECONDS)[0]:
+    told: list[object] = []
+    while parent is not None and not (told := select.select([sys.stdin], [], [], LOOK_SECONDS)[0]):
         with contextlib.suppress(psutil.Error):
             known |= {child.pid: child for child in parent.children(recursive=True) if child.pid != me}
-    if sys.stdin.buffer.readline() == DONE:
+    if told and os.read(sys.stdin.fileno(), len(DONE)) == DONE:  # nothing is read where the parent is gone
         return
     time.sleep(GRACE_SECONDS)
     left = [process for process in known.values() if process.is_running()]  # a reused id is not the same process

@@ -29,8 +29,8 @@ ALLOWED = {
     ("replay/sampler.py", "WindowSampler._run", "GetNextTrajectory"): (
         "in a NativeThread, a daemon; `get` waits for it with a deadline"
     ),
-    ("replay/server.py", "ServerHandle.checkpoint.call", "Checkpoint"): (
-        "in a NativeThread, a daemon, which `checkpoint` waits for with a deadline"
+    ("replay/contents.py", "ContentsSaver.save.call", "Checkpoint"): (
+        "in a NativeThread, a daemon, which `save` waits for with a deadline"
     ),
     ("replay/item_stream.py", "ItemStream.close", "Close"): (
         "sends nothing: it cancels the writer's own stream; test_watchdog.py closes one before a stopped server"
