@@ -14,7 +14,7 @@ import math
 import sys
 import threading
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,15 @@ log = logging.getLogger(__name__)
 
 BY_ENVIRONMENT_STEPS = "_by_environment_steps"
 """Suffix of the first part of a name whose scalar is against environment steps."""
+TASK_CHARTS = {
+    "return of demonstrations, own episodes and evaluation": ["demonstrations/return", "return", "evaluation/return"],
+    "asked and achieved return": ["evaluation/asked_return", "evaluation/return"],
+    "entropy of the policy": ["learner/entropy", "learner/entropy_multiplier"],
+    "value and scale of advantages": ["learner/value", "learner/advantage_scale"],
+    "share of each source": ["share/demonstrations", "share/online", "share/good", "share/best"],
+    "age of weights that act": ["actor/versions_behind", "actor/weights_age_s"],
+}
+"""Charts of a task's page: title, and what goes before the task's name in the names of its scalars."""
 VIDEO_FRAMES, VIDEO_HEIGHT = 120, 160
 """A video in TensorBoard is an animation of at most so many pictures of this height; the MP4 beside it is whole."""
 VIDEO_DEADLINE_SECONDS = 60.0
@@ -102,6 +111,14 @@ class MetricsWriter:
         """Write a preformatted text, such as the config, without secrets."""
         block = "\n".join("    " + line for line in redact(text).splitlines())
         self._to_events(lambda events: events.add_text(name, block, learner_steps))
+
+    def task_pages(self, tasks: Sequence[str]) -> None:
+        """Put together what belongs together: a page of charts for each task, under *Custom Scalars*."""
+        pages = {
+            task: {title: ["Multiline", [f"{name}/{task}$" for name in names]] for title, names in TASK_CHARTS.items()}
+            for task in tasks
+        }
+        self._to_events(lambda events: events.add_custom_scalars(pages))
 
     def video(self, name: str, path: Path, learner_steps: int) -> None:
         """Show an MP4 as an animation. Raises OSError or ValueError where the file cannot be read."""

@@ -34,6 +34,7 @@ class Reporter:
         self.progress = Progress(plan, None if checkpoint is None else checkpoint.extra)
         self.metrics = MetricsWriter(run.tensorboard, run.metrics, resumed_from=step)
         self.metrics.text("config", yaml.safe_dump(to_dict(plan.config), sort_keys=False), step or 0)
+        self.metrics.task_pages([spec.name for spec in plan.specs])
         self._run, self._console, self._every = run, console, plan.config.logging.every_seconds
         self._at = time.monotonic()
 

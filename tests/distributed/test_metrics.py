@@ -1,4 +1,5 @@
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,22 @@ def test_scalars_are_against_learner_steps_and_returns_also_against_environment_
         "wall_seconds": 1.5,
         "values": {"learner/loss": 1.5, "return/a": 7.0},
     }
+
+
+def test_each_task_has_a_page_of_charts_that_show_what_belongs_together(tmp_path):
+    writer = MetricsWriter(tmp_path / "events", tmp_path / "rows.jsonl")
+    writer.task_pages(["a/b", "c/d"])
+    writer.scalars({"return/a/b": 1.0}, learner_steps=1, environment_steps=1, wall_seconds=1.0)
+    writer.close()
+    from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+
+    tensor = events(tmp_path / "events").Tensors("custom_scalars__config__")[0].tensor_proto
+    layout = Layout.FromString(tensor.string_val[0])
+    assert [category.title for category in layout.category] == ["a/b", "c/d"]
+    tags = [tag for chart in layout.category[0].chart for tag in chart.multiline.tag]
+    known = ["demonstrations/return/a/b", "return/a/b", "evaluation/return/a/b", "share/online/a/b"]
+    assert all(any(re.fullmatch(tag, name) for tag in tags) for name in known)
+    assert not any(re.fullmatch(tag, "return/a/bc") for tag in tags)
 
 
 def test_a_resumed_run_drops_the_steps_that_come_again(tmp_path):
