@@ -132,7 +132,7 @@ def difference(
     draws = resampled(ours, rng, which) - resampled(theirs, rng, which)
     by_seed = [float(mine.mean() - other.mean()) for mine, other in zip(ours, theirs)]
     low, high = np.percentile(draws, [2.5, 97.5])
-    return float(np.mean(by_seed)), (float(low), float(high)), min(by_seed) > 0 and low > 0
+    return float(np.mean(by_seed)), (float(low), float(high)), bool(min(by_seed) > 0 and low > 0)
 
 
 def ratio(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], low: float) -> tuple[float, tuple[float, float]]:
