@@ -10,7 +10,11 @@ import numpy as np
 
 from actors.demonstrations.demonstration_set import DemonstrationSet
 from actors.demonstrations.episode import Episode
+from replay.waiting import Waiting
 from replay.writer import EpisodeWriter
+
+CONFIRM_SECONDS = 1.0
+"""Longest wait, at the end of a `DemonstrationReplayer.run`, for replay to take what was written in it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +22,7 @@ class ReplayerReport:
     """What a replayer has done.
 
     Attributes:
-        cursor: what is written already; JSON-able. Give it to a new replayer of the same set and seed to go on.
+        cursor: what replay has confirmed; JSON-able. Give it to a new replayer of the same set and seed to go on.
         done: the whole set is in replay.
         episodes, num_episodes: of this replayer's share: written (also before a restart), and all.
         kept, in_set: episodes of the set that the task replays, by all its replayers, and all there are.
@@ -42,8 +46,8 @@ class DemonstrationReplayer:
     """Writes the episodes of a set in an order shuffled by a seed.
 
     The whole set is in its table at the end, whose capacity must hold it. A set whose episodes are simulated hands
-    over a few at a time, in the order in which they end. A restart at the cursor writes no whole episode twice; of the
-    one that was being written, some windows come twice.
+    over a few at a time, in the order in which they end. A restart at the cursor loses nothing: all windows of the
+    episodes in it were taken by replay. What was written after it comes twice.
 
     Args:
         demonstrations: the set; closed by `close`.
@@ -79,10 +83,12 @@ class DemonstrationReplayer:
                 f"{demonstrations.folder} has {count} episodes to replay and the cursor is beyond them: the set has "
                 "changed since the run began; start a new run"
             )
+        self._confirmed = set(self._written)
         self._position = {index: position for position, index in enumerate(order)}
         left = [index for position, index in enumerate(order) if position not in self._written]
         self._source: Iterator[tuple[int, Episode] | None] = demonstrations.episodes(left)
         self._seconds = {"episodes": 0.0, "writer": 0.0}
+        self._waiting = Waiting(f"the next episode of {demonstrations.folder}")
 
     @property
     def done(self) -> bool:
@@ -91,9 +97,10 @@ class DemonstrationReplayer:
 
     @property
     def cursor(self) -> list[int]:
-        """Positions in the order that are written: all below the first number, and the others."""
-        first = next(position for position in range(len(self._written) + 1) if position not in self._written)
-        return [first, *sorted(position for position in self._written if position > first)]
+        """Positions in the order that replay has for certain: all below the first number, and the others."""
+        taken = self._confirmed
+        first = next(position for position in range(len(taken) + 1) if position not in taken)
+        return [first, *sorted(position for position in taken if position > first)]
 
     def run(self, episodes: int, seconds: float = float("inf")) -> None:
         """Write until ``episodes`` more are in replay, ``seconds`` have passed or the set is `done`.
@@ -106,12 +113,16 @@ class DemonstrationReplayer:
         wanted = len(self._written) + episodes
         while not self.done and len(self._written) < wanted and time.monotonic() < until:
             started = time.perf_counter()
-            item = next(self._source)
+            with self._waiting:
+                item = next(self._source)
+                if item is None:
+                    self._waiting.in_vain()
             taken = time.perf_counter()
             self._seconds["episodes"] += taken - started
             if item is not None:
                 self._write(*item)
                 self._seconds["writer"] += time.perf_counter() - taken
+        self._confirm(CONFIRM_SECONDS)
 
     def report(self) -> ReplayerReport:
         """Counters so far."""
@@ -130,7 +141,15 @@ class DemonstrationReplayer:
     def close(self, deadline: float) -> bool:
         """Close the set, and the writer, which has ``deadline`` seconds to hand over; False where windows were lost."""
         self._set.close()
-        return self._writer.close(deadline)
+        kept = self._writer.close(deadline)
+        if kept:
+            self._confirmed = set(self._written)
+        return kept
+
+    def _confirm(self, seconds: float) -> None:
+        """Move the cursor to what is written, where replay takes the rest of it in time."""
+        if len(self._confirmed) < len(self._written) and self._writer.settle(seconds):
+            self._confirmed = set(self._written)
 
     def _write(self, index: int, episode: Episode) -> None:
         self._writer.write_episode(

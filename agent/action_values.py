@@ -16,11 +16,15 @@ class ActionValues(nn.Module):
     """Categorical action values (Bellemare et al. 2017), one head for all tasks.
 
     A task says what its values lie between (`TaskSpec.value_range`); in these units the bins are the same for all, from
-    5% below the lowest to 5% above the highest. At first every value is low, about a tenth of the range above the
+    10% below the lowest to 10% above the highest. At first every value is low, about a tenth of the range above the
     lowest: what nobody has tried yet is not to look better than what was.
     """
 
-    MARGIN = 0.05
+    MARGIN = 0.1
+    SPREAD = 0.04
+    """Standard deviation of a target's distribution, as a share of the range. Of two narrow ones that are apart, the
+    average of the logits (which is what averaged weights come to) stays at the older until it is outweighed; that of
+    two wide ones lies between."""
     FIRST_SPREAD = 0.1
     """The first distribution of a value falls by e over this share of the range."""
 
@@ -51,17 +55,15 @@ class ActionValues(nn.Module):
         """Mean value of each distribution, in units of the task's range."""
         return scores.float().softmax(-1) @ self.centres
 
-    def two_hot(self, value: torch.Tensor) -> torch.Tensor:
-        """The distribution over the two nearest bins whose mean is ``value`` (in units), [..., bins].
-
-        What lies outside is moved to the outermost bin.
-        """
-        bins = len(self.centres)
-        place = (value - self.centres[0]) / (self.centres[1] - self.centres[0])
-        place = place.clamp(0, bins - 1)
-        below = place.floor().long().clamp(max=bins - 2)
-        upper = (place - below)[..., None]
-        return functional.one_hot(below, bins) * (1 - upper) + functional.one_hot(below + 1, bins) * upper
+    def soft(self, value: torch.Tensor) -> torch.Tensor:
+        """A target's distribution [..., bins]: a Gaussian around ``value`` (in units), cut off at the outermost bins
+        (Farebrother et al. 2024, "Stop Regressing", section 3.1: HL-Gauss). Values outside are moved to the edges of
+        the range."""
+        width = self.centres[1] - self.centres[0]
+        edges = torch.cat((self.centres - width / 2, self.centres[-1:] + width / 2))
+        below = torch.special.ndtr((edges - value.clamp(0.0, 1.0)[..., None]) / self.SPREAD)
+        mass = below.diff(dim=-1)
+        return mass / mass.sum(-1, keepdim=True)
 
 
 def check_action_values(task: TaskSpec) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import importlib.metadata
 import sys
@@ -24,6 +25,7 @@ COMMANDS = {
     "models": "list the model presets and count their parameters, beside the paper's",
     "status": "say what a run is doing",
     "report": "write one HTML page of a run: what it reached, how, and from what data",
+    "fleet": "change how many actors of a task a run has, while it goes on",
     "stop": "end a run as Ctrl-C does: it leaves a checkpoint and no process",
     "doctor": "check this installation and say what to do",
 }
@@ -68,6 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ClowderError as error:
         print(f"clowder {verb}: {redact(' '.join(str(error).split()))}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"clowder {verb}: {error}; what was saved before is whole, go on when there is room", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"clowder {verb}: interrupted", file=sys.stderr)
         return 130

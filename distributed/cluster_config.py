@@ -27,9 +27,13 @@ class ClusterConfig:
             them as soon as they are published).
         report_seconds: between the reports that the coordinator asks of every process.
         start_deadline_seconds: for all processes to be ready.
-        stall_deadline_seconds: without progress, after which a process is replaced.
+        answer_deadline_seconds: without an answer, after which a process that had answered before counts as hung (it
+            was stopped, or its machine is gone) and is replaced; so do the replay server and the parameter store.
+        stall_deadline_seconds: without progress, after which a process that answers is replaced.
         stop_deadline_seconds: for all processes to end, Ctrl-C included; what is left then is killed.
-        restarts, restart_minutes: one process is started again so often in so many minutes before the run gives up.
+        restarts, restart_minutes: one process is started again so often in so many minutes. Then the run goes on
+            without it where it can (an environment actor of several of a task, the monitoring evaluator), and gives up
+            where it cannot. Processes of machines that were taken away (Ray calls it preemption) do not count.
     """
 
     mode: str = "ray"
@@ -49,6 +53,7 @@ class ClusterConfig:
     pull_seconds: float = 2.0
     report_seconds: float = 1.0
     start_deadline_seconds: float = 120.0
+    answer_deadline_seconds: float = 15.0
     stall_deadline_seconds: float = 180.0
     stop_deadline_seconds: float = 12.0
     restarts: int = 3

@@ -9,7 +9,7 @@ from actors.config import ActorConfig, check_actor_config
 from actors.redaction import refuse_secrets
 from agent.config import AgentConfig, DecodingConfig
 from distributed.cluster_config import ClusterConfig, check_cluster_config
-from learner.config import LearnerConfig
+from learner.config import CheckpointConfig, LearnerConfig
 from replay.config import ReplayConfig
 
 
@@ -55,21 +55,6 @@ class EvaluationConfig:
     decoding: DecodingConfig = dataclasses.field(default_factory=DecodingConfig)
     videos: bool = True
     video_steps: int = 500
-
-
-@dataclasses.dataclass
-class CheckpointConfig:
-    """Checkpoints of the learner.
-
-    Attributes:
-        every_seconds: between checkpoints; one is always written at the end and on Ctrl-C.
-        keep: newest checkpoints that are kept.
-        replay: whether the replay server's tables are saved too.
-    """
-
-    every_seconds: float = 300.0
-    keep: int = 3
-    replay: bool = False
 
 
 @dataclasses.dataclass
@@ -127,12 +112,15 @@ POSITIVE = (
     "evaluation.num_evaluators",
     "checkpoint.every_seconds",
     "checkpoint.keep",
+    "checkpoint.deadline_seconds",
     "logging.every_seconds",
 )
 """Keys that must be above 0."""
 
 NOT_NEGATIVE = (
     "seed",
+    "checkpoint.best",
+    "checkpoint.milestone_steps",
     "stop.learner_steps",
     "stop.wall_minutes",
     "stop.environment_steps",

@@ -23,7 +23,7 @@ from distributed.config import TrainConfig
 from distributed.console import Console
 from distributed.errors import ClowderError
 from distributed.final_evaluation import evaluate_in_processes
-from distributed.fleet import Fleet, Member, root_cause
+from distributed.fleet import Fleet, Member, kill_process, root_cause
 from distributed.plan import RunPlan, make_plan
 from distributed.process_environment import set_process_environment
 from distributed.processes import (
@@ -38,10 +38,11 @@ from distributed.reporter import Reporter
 from distributed.result import Result
 from distributed.run_folder import RunFolder
 from distributed.run_log import run_log
+from distributed.run_replay import start_run_replay
 from distributed.start_up import StartUp
 from distributed.stop_request import StopRequest, kill_descendants
 from learner.checkpoint import latest_checkpoint
-from replay.server import ServerHandle, start_replay_server
+from replay.server import ServerHandle
 from replay.table_info import ReplayMonitor
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,13 @@ class Coordinator:
         self.reporter = Reporter(plan, run, console)
         self.progress = self.reporter.progress
         self.start_up = StartUp()
-        self.fleet = Fleet(self.config.cluster, self._reported)
+        self.fleet = Fleet(self.config.cluster, self._reported, console.say, self._dispensable)
+        self._server_died_at: float | None = None
+        self._server_up_at = 0.0
+        self._sizes: dict[str, int] = {}
+        self._store_asked: Any = None
+        self._store_report: dict[str, Any] = {}
+        self._store_asked_at = self._store_answered_at = time.monotonic()
         self.server: ServerHandle | None = None
         self.monitor: ReplayMonitor | None = None
         self.learner: Member
@@ -115,7 +122,7 @@ class Coordinator:
     def _start(self) -> None:
         """Replay server and Ray at the same time, then every process at once; they `run` once there is a server."""
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            server = pool.submit(self._start_server, self.config.replay.port, 0)
+            server = pool.submit(start_run_replay, self.plan, self.folder, self.reporter.checkpoint)
             self.start_up.mark("ray.init")
             ray_cluster.join(self.plan)
             self.stop.install()  # Ray took SIGTERM for itself
@@ -128,21 +135,11 @@ class Coordinator:
                     kill_descendants("replay.server_process")
                     raise KeyboardInterrupt
                 time.sleep(0.05)
-            self.server = server.result()
+            self.server, self.progress.replayers = server.result()
         self.start_up.mark("replay server is up")
+        self._server_up_at = time.monotonic()
         self.monitor = ReplayMonitor(self.server.address, loader=self.config.replay.loader)
-        if not self.server.restored:
-            self.progress.replayers.clear()  # the tables are empty: the sets go in again from their beginning
         self.fleet.run(self.fleet.members)
-
-    def _start_server(self, port: int, generation: int) -> ServerHandle:
-        return start_replay_server(
-            self.plan.specs,
-            dataclasses.replace(self.config.replay, port=port),
-            self.folder.replay if self.config.checkpoint.replay else None,
-            generation=generation,
-            log=self.folder.path / "replay.log",
-        )
 
     def _add_members(self) -> None:
         """The learner first, since it is waited for; then what it needs; then those that need it."""
@@ -203,6 +200,8 @@ class Coordinator:
         while True:
             self.fleet.poll(timeout=0.2)
             self._check_server()
+            self._check_store()
+            self._resize()
             if self.start_up.complete(self.fleet.members):
                 self.reporter.phase("training")
             if self.start_up.done and self.reporter.due:
@@ -234,20 +233,94 @@ class Coordinator:
         elif member.role == "evaluator":
             self.progress.of_evaluator(member.report["rounds"])
 
+    def _dispensable(self, member: Member) -> bool:
+        """Whether the run can go on without it: another actor plays the same task, or nobody waits for it."""
+        if member.role == "evaluator":
+            return True
+        if member.role != "environment_actor":
+            return False
+        short = member.name.partition("/")[2].rpartition("-")[0]
+        return any(
+            other is not member and not other.lost and other.name.startswith(f"environment_actor/{short}-")
+            for other in self.fleet.of("environment_actor")
+        )
+
     def _check_server(self) -> None:
-        """Start a dead replay server again on its port; its clients go on by themselves, demonstrations go in again."""
-        if self.server is None or self.server.alive():
+        """Start a replay server that died, or that does not answer, again on its port, with the newest contents that
+        were saved, or empty.
+
+        Its clients go on by themselves; demonstrations go in again that were not in those contents.
+        """
+        if self.server is None:
             return
-        log.warning("the replay server died and starts again on port %d", self.server.port)
-        self.console.say("the replay server died; it starts again on the same port")
+        now, deadline, age = time.monotonic(), self.config.cluster.answer_deadline_seconds, 0.0
+        if self.monitor is not None and self.monitor.info():
+            age = min(self.monitor.age, now - self._server_up_at)
+        if self._server_died_at is not None and age < now - self._server_up_at:  # it answered since
+            took, self._server_died_at = now - self._server_died_at, None
+            self.fleet.recoveries.append(("replay_server", took))
+            self.fleet.tell(f"the replay server is back after {took:.1f} s")
+        if self.server.alive() and age < (deadline if self._server_died_at is None else 2 * deadline):
+            return
+        why = f"did not answer for {deadline:g} s" if self.server.alive() else "died"
+        self.fleet.tell(f"the replay server {why}; it starts again on port {self.server.port}")
+        self._server_died_at = now
         former, self.server = self.server, None
-        former.stop(1.0)
-        self.server = self._start_server(former.port, former.generation + 1)
+        former.kill()
+        saved = latest_checkpoint(self.folder.checkpoints, with_replay=True) if self.config.checkpoint.replay else None
+        self.server, self.progress.replayers = start_run_replay(
+            self.plan, self.folder, saved, port=former.port, generation=former.generation + 1
+        )
+        self._server_up_at = time.monotonic()
         self.fleet.restarts += 1
-        if not self.server.restored:
-            self.progress.replayers.clear()
-            for member in self.fleet.of("replayer"):
-                self.fleet.restart(member)
+        for member in self.fleet.of("replayer"):  # what went in since that checkpoint is gone: they go on from there
+            self.fleet.restart(member)
+
+    def _check_store(self) -> None:
+        """Kill a parameter store that does not answer; Ray starts it again, empty, and the learner publishes anew."""
+        cluster, now = self.config.cluster, time.monotonic()
+        if self._store_asked is None:
+            if now - self._store_asked_at >= cluster.report_seconds:
+                self._store_asked, self._store_asked_at = self.store.report.remote(), now
+            return
+        if ray.wait([self._store_asked], timeout=0)[0]:
+            with contextlib.suppress(ray.exceptions.RayError):  # it died: Ray starts it again
+                report = ray.get(self._store_asked, timeout=1.0)
+                if self._store_report and report["pid"] != self._store_report["pid"]:
+                    took = now - self._store_answered_at
+                    self.fleet.restarts += 1
+                    self.fleet.recoveries.append(("parameter_store", took))
+                    self.fleet.tell(f"the parameter store is back after {took:.1f} s; weights are published again")
+                self._store_report, self._store_answered_at = report, now
+            self._store_asked = None
+        elif self._store_report and now - self._store_asked_at > cluster.answer_deadline_seconds:
+            self.fleet.tell(
+                f"the parameter store did not answer for {cluster.answer_deadline_seconds:g} s; it is killed"
+            )
+            kill_process(self._store_report)
+            self._store_asked, self._store_asked_at = None, now
+
+    def _resize(self) -> None:
+        """Add or let go of environment actors, as `clowder fleet` asks in the run's folder."""
+        asked = self.folder.read_fleet()
+        if asked == self._sizes:
+            return
+        self._sizes = asked
+        for name, count in asked.items():
+            numbered = {
+                int(member.name.rpartition("-")[2]): member
+                for member in self.fleet.of("environment_actor")
+                if member.name.rpartition("-")[0] == f"environment_actor/{name}" and member.leaving is None
+            }
+            new = [self._environment_actor(name, number) for number in range(count) if number not in numbered]
+            gone = [member for number, member in numbered.items() if number >= count]
+            for member in new:
+                self.fleet.add(member)
+            self.fleet.run(new)
+            for member in gone:
+                self.fleet.retire(member, self.config.cluster.stop_deadline_seconds)
+            if new or gone:
+                self.fleet.tell(f"actors.{name}: {len(new)} more, {len(gone)} fewer, now {count} are wanted")
 
     def _replay_scalars(self) -> dict[str, float]:
         values: dict[str, float] = {}
@@ -272,16 +345,19 @@ class Coordinator:
         late = self.fleet.stop(self.fleet.members, 0.5 * deadline)
         for member in late:
             log.warning("%s did not stop within %.1f s and is killed", member.name, 0.5 * deadline)
-        saved: str | None = None
+        saved: Path | None = None
         if self.learner.handle is not None and self.learner not in late:
             try:
-                saved = ray.get(self.learner.handle.save.remote(self.progress.state()), timeout=0.3 * deadline)
+                save = self.learner.handle.save.remote(self.progress.state(), 0.3 * deadline)
+                saved = ray.get(save, timeout=0.3 * deadline + 1.0)
             except ray.exceptions.RayError as error:
                 log.error("the last checkpoint was not written: %s", root_cause(error))
         if self.start_up.done:
             self._point()
         self.fleet.dismiss(list(self.fleet.members))
-        return latest_checkpoint(self.folder.checkpoints) if saved is None else Path(saved)
+        if saved is None and (found := latest_checkpoint(self.folder.checkpoints)) is not None:
+            saved = found.folder
+        return saved
 
     def close(self) -> None:
         """Leave no process and no open file, whatever happened before."""
@@ -301,4 +377,7 @@ def fleet_scalars(fleet: Fleet) -> dict[str, float]:
         "fleet/alive": float(sum(member.alive for member in wanted)),
         "fleet/restarts": float(fleet.restarts),
     }
+    for role, seconds in fleet.recoveries:
+        values[f"fleet/recovery_s/{role}"] = max(seconds, values.get(f"fleet/recovery_s/{role}", 0.0))
+    fleet.recoveries.clear()
     return values | {f"memory_mb/{each.name}": each.report["rss_mb"] for each in fleet.members if each.report}

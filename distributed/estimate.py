@@ -114,10 +114,12 @@ def estimate(plan: RunPlan) -> Estimate:
         Role(name, count, cpus, count * BASE_MEGABYTES[name] + more) for name, count, cpus, more in counts if count
     ]
     seconds = 60 * (config.stop.wall_minutes or config.learner.minutes or 60)
-    disk = parameters * BYTES_PER_PARAMETER_SAVED * config.checkpoint.keep
+    saved = config.checkpoint
+    milestones = config.last_step // saved.milestone_steps if saved.milestone_steps else 0
+    disk = parameters * BYTES_PER_PARAMETER_SAVED * (saved.keep + saved.best + milestones)
     disk += int(seconds / config.logging.every_seconds * SCALARS_BYTES_PER_ROW)
     disk += VIDEO_BYTES * len(plan.tasks) if config.evaluation.videos else 0
-    disk += table_bytes if config.checkpoint.replay else 0
+    disk += table_bytes * (saved.keep + 1) if saved.replay else 0
     return Estimate(parameters, roles, tables, disk)
 
 

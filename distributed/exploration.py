@@ -149,7 +149,7 @@ def explore(plan: ExplorationPlan, stop: StopRequest, say: Callable[[str], None]
                 problem = f"made no run for {STALL_SECONDS:.0f} s" if now - member.progressed_at > STALL_SECONDS else ""
                 if over:
                     try:
-                        _take(member, ray.get(member.running), now)
+                        _take(member, ray.get(member.running, timeout=LOOK_SECONDS * 4), now)
                         member.done = True
                     except ray.exceptions.RayActorError as error:
                         problem = f"died ({str(error).splitlines()[0]})"

@@ -114,7 +114,10 @@ def make_result(plan: RunPlan, progress: Progress, version: int, rounds: list[Ro
         if each.unfinished:
             log.warning("%s: the deadline cut %d episodes of the evaluation", each.task, each.unfinished)
         if each.video is not None:
-            metrics.video(f"video/{each.task}", Path(each.video), progress.learner_steps)
+            try:
+                metrics.video(f"video/{each.task}", Path(each.video), progress.learner_steps)
+            except (OSError, ValueError) as error:  # the scores matter more
+                log.warning("%s: the video is not shown in TensorBoard: %s", each.task, error)
     progress.of_evaluator(rounds)
     metrics.scalars(
         {f"final/{key.partition('/')[2]}": value for key, value in progress.evaluation_scalars().items()},

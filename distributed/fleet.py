@@ -7,13 +7,18 @@ show as the end of ``run``.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
+import os
+import signal
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+import psutil
 import ray
 
 from distributed.cluster_config import ClusterConfig
@@ -49,7 +54,11 @@ class Member:
         handle, running, asked: of the present process: the actor, its ``run``, and a report not yet answered.
         report: last one; empty for a process that has not answered yet.
         progressed_at: monotonic time at which its beat last changed.
+        stuck: what it waits for was told in the log, and it still does.
         deaths: monotonic times.
+        died_at: monotonic time of the last death, until it has answered again.
+        lost: it died too often, and the run goes on without it.
+        leaving: monotonic time until which it may end by itself; see `Fleet.retire`.
         finished: its ``run`` returned by itself; the value is in ``result``.
     """
 
@@ -64,8 +73,12 @@ class Member:
     asked_at: float = 0.0
     report: dict[str, Any] = dataclasses.field(default_factory=dict)
     progressed_at: float = 0.0
+    stuck: bool = False
     deaths: deque[float] = dataclasses.field(default_factory=deque)
     start_again_at: float | None = None
+    died_at: float | None = None
+    lost: bool = False
+    leaving: float | None = None
     finished: bool = False
     result: Any = None
 
@@ -81,10 +94,29 @@ class Member:
 
 
 class Fleet:
-    """Starts, asks, replaces and stops members."""
+    """Starts, asks, replaces and stops members.
 
-    def __init__(self, config: ClusterConfig, on_report: Callable[[Member], None]) -> None:
+    Args:
+        config: of the cluster.
+        on_report: takes each report.
+        say: tells people what happened to the fleet.
+        dispensable: whether the run can go on without a member that died too often.
+
+    Attributes:
+        restarts: processes that were started again.
+        recoveries: (role, seconds from a death to the first answer of the new process) since they were last taken.
+    """
+
+    def __init__(
+        self,
+        config: ClusterConfig,
+        on_report: Callable[[Member], None],
+        say: Callable[[str], None],
+        dispensable: Callable[[Member], bool],
+    ) -> None:
         self.config = config
+        self._say, self._dispensable = say, dispensable
+        self.recoveries: list[tuple[str, float]] = []
         self.members: list[Member] = []
         self._on_report = on_report
         self._stopping = False
@@ -99,7 +131,7 @@ class Fleet:
     def _spawn(self, member: Member) -> None:
         member.handle = member.start()
         member.handle.build.remote()
-        member.report, member.asked, member.start_again_at = {}, None, None
+        member.report, member.asked, member.start_again_at, member.stuck = {}, None, None, False
         member.progressed_at = time.monotonic()
 
     def run(self, members: Iterable[Member]) -> None:
@@ -139,8 +171,10 @@ class Fleet:
                 self._ended(member)
             elif reference == member.asked:
                 self._answered(member)
-        for member in self.members:
+        for member in list(self.members):
             self._check_progress(member)
+            if member.leaving is not None and (member.finished or time.monotonic() > member.leaving):
+                self.dismiss([member])
 
     def _answered(self, member: Member) -> None:
         try:
@@ -151,6 +185,10 @@ class Fleet:
         member.asked = None
         if report is None:
             return
+        if member.died_at is not None:
+            took, member.died_at = time.monotonic() - member.died_at, None
+            self.recoveries.append((member.role, took))
+            self.tell(f"{member.name} is back after {took:.1f} s")
         if report.get("beat") != member.report.get("beat"):
             member.progressed_at = time.monotonic()
         member.report = report
@@ -171,7 +209,13 @@ class Fleet:
     def _check_progress(self, member: Member) -> None:
         if member.running is None:
             return
-        silent = time.monotonic() - member.progressed_at
+        now = time.monotonic()
+        unanswered = now - member.asked_at if member.asked is not None else 0.0
+        if member.report and unanswered > self.config.answer_deadline_seconds:
+            kill_process(member.report)
+            self._died(member, TimeoutError(f"no answer for {unanswered:.0f} s in phase {member.report.get('phase')}"))
+            return
+        silent = now - member.progressed_at
         if not member.report and silent > self.config.start_deadline_seconds:
             ray.kill(member.handle)
             self._died(
@@ -183,26 +227,70 @@ class Fleet:
             )
         elif member.report and silent > self.config.stall_deadline_seconds:
             ray.kill(member.handle)
-            self._died(member, TimeoutError(f"no progress for {silent:.0f} s in phase {member.report.get('phase')}"))
+            self._died(member, TimeoutError(self._standstill(member, silent)))
+        elif member.report:
+            self._warn_of_waits(member, silent)
+
+    def _warn_of_waits(self, member: Member, silent: float) -> None:
+        """Tell once what a member waits for when half of the stall deadline is over, beating or not."""
+        longest = max([silent, *(seconds for _, seconds in member.report.get("waits", ()))])
+        stuck = longest > 0.5 * self.config.stall_deadline_seconds
+        if stuck and not member.stuck:
+            log.warning("%s: %s", member.name, self._standstill(member, longest))
+        elif member.stuck and not stuck:
+            log.info("%s goes on", member.name)
+        member.stuck = stuck
+
+    def _standstill(self, member: Member, seconds: float) -> str:
+        """Who waits for whom, and since when, in one clause."""
+        unanswered = time.monotonic() - member.asked_at if member.asked is not None else 0.0
+        waits = [f"waits for {what}, since {since:.0f} s" for what, since in member.report.get("waits", ())]
+        known = ", and ".join(waits) or "waits for nothing that is known"
+        text = f"no progress for {seconds:.0f} s in phase {member.report.get('phase')}"
+        if unanswered > max(2.0, 3 * self.config.report_seconds):
+            return (
+                f"{text}: process {member.report.get('pid')} has not answered for {unanswered:.0f} s; then it {known}"
+            )
+        return f"{text}: it {known}"
 
     def _died(self, member: Member, error: Exception) -> None:
         member.running = member.asked = None
-        if self._stopping:
+        if self._stopping or member.leaving is not None:
             member.finished = True
             return
         now = time.monotonic()
-        member.deaths.append(now)
-        while now - member.deaths[0] > 60 * self.config.restart_minutes:
+        member.died_at = now if member.died_at is None else member.died_at
+        if not getattr(error, "preempted", False):  # Ray's word for a machine that was taken away
+            member.deaths.append(now)
+        while member.deaths and now - member.deaths[0] > 60 * self.config.restart_minutes:
             member.deaths.popleft()
+        self._kill(member)
         if len(member.deaths) > self.config.restarts:
-            raise FleetFailure(
+            why = (
                 f"{member.name} died {len(member.deaths)} times in {self.config.restart_minutes:g} minutes "
                 f"(cluster.restarts={self.config.restarts}); the last time: {root_cause(error)}"
-            ) from error
-        wait = min(30.0, 0.5 * 2 ** (len(member.deaths) - 1))
-        log.warning("%s died and starts again in %.1f s: %s", member.name, wait, root_cause(error))
-        self._kill(member)
+            )
+            if not self._dispensable(member):
+                raise FleetFailure(why) from error
+            member.lost = True
+            self.tell(f"{why}. The run goes on without it")
+            return
+        wait = min(30.0, 0.5 * 2 ** max(0, len(member.deaths) - 1))
+        self.tell(f"{member.name} died and starts again in {wait:.1f} s: {root_cause(error)}")
         member.start_again_at = now + wait
+
+    def tell(self, what: str) -> None:
+        """Something that happened to the fleet: into the log, and to people."""
+        log.warning(what)
+        self._say(what)
+
+    def retire(self, member: Member, deadline: float) -> None:
+        """Let a member end by itself, or be killed after ``deadline`` seconds, and forget it."""
+        member.leaving, member.start_again_at = time.monotonic() + deadline, None
+        if member.running is None:
+            member.finished = True
+        else:
+            member.handle.stop.remote()
 
     def restart(self, member: Member) -> None:
         """Begin a member's work anew in a new process, whatever it was doing; its deaths are not counted up."""
@@ -242,6 +330,15 @@ class Fleet:
     def of(self, role: str) -> list[Member]:
         """Members of one role."""
         return [member for member in self.members if member.role == role]
+
+
+def kill_process(report: dict[str, Any]) -> None:
+    """Kill the process of a report by its id, where it is of this machine: a stopped one hears nothing of Ray."""
+    if report.get("host") != socket.gethostname():
+        return
+    with contextlib.suppress(psutil.Error, ProcessLookupError, KeyError):
+        if "".join(psutil.Process(report["pid"]).cmdline()[:1]).startswith("ray::"):  # not another's, by the same id
+            os.kill(report["pid"], signal.SIGKILL)
 
 
 def root_cause(error: BaseException) -> str:

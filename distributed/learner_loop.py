@@ -14,11 +14,15 @@ from typing import Any
 from agent.agent import Agent
 from distributed.components import make_sources, open_streams
 from distributed.plan import RunPlan
+from distributed.run_replay import scratch_of, table_counts
 from distributed.weight_exchange import WeightLink
 from learner.batch_source import NoData
-from learner.checkpoint import latest_checkpoint, restore_checkpoint, save_checkpoint
+from learner.checkpoint import latest_checkpoint, restore_checkpoint
+from learner.checkpoint_writer import CheckpointWriter
 from learner.learner import Learner
+from replay.contents import ContentsSaver
 from replay.table_info import ReplayMonitor
+from replay.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +61,14 @@ class LearnerLoop:
         self, parts: LearnerParts, address: str, link: WeightLink, extra: Callable[[], dict[str, Any]]
     ) -> None:
         config = parts.plan.config
-        self._config, self._folder, self._link, self._extra = config, parts.checkpoints, link, extra
+        self._config, self._link, self._extra = config, link, extra
         self._monitor = ReplayMonitor(address, config.replay.poll_seconds, config.replay.loader)
         self._streams = open_streams(parts.plan, address, self._monitor)
         self.learner = Learner(parts.agent, make_sources(parts.plan, self._streams), config.learner, config.seed)
         found = latest_checkpoint(parts.checkpoints)
         if found is not None:
             restore_checkpoint(found, self.learner)
-            log.info("restored %s", found)
+            log.info("restored %s", found.folder)
         # Continue above every version that anybody has seen: the checkpoint's, and what was published after it.
         self.learner.version = max(self.learner.version, link.version())
         self._wanting: dict[str, int] = {}
@@ -73,8 +77,14 @@ class LearnerLoop:
         self._points: list[tuple[int, dict[str, float]]] = []
         self._newest: dict[str, Any] = {}
         self._first_update_at: float | None = None
+        saver = ContentsSaver(address, scratch_of(parts.checkpoints), config.replay.loader)
+        self.checkpoints = CheckpointWriter(
+            parts.checkpoints,
+            config.checkpoint,
+            (lambda *arguments: table_counts(saver.save(*arguments))) if config.checkpoint.replay else None,
+        )
         self._pointed_at = self._saved_at = time.monotonic()
-        self._pointed_step = self.learner.step_count
+        self._pointed_step = self._saved_step = self.learner.step_count
         self._published_at = -math.inf
         self.point()
 
@@ -88,8 +98,10 @@ class LearnerLoop:
         """
         if any(source != "demonstrations" for _, source in self._first_keys()):
             self._publish()
-        while not stop.is_set() and not self.ready():
-            time.sleep(0.02)
+        with Waiting("") as waiting:
+            while not stop.is_set() and not self.ready():
+                waiting.what = f"replay server {self._monitor.address} to hold windows of {', '.join(self._wanting)}"
+                time.sleep(0.02)
         self.publish_if_due()
 
     def ready(self) -> bool:
@@ -135,8 +147,14 @@ class LearnerLoop:
         self.publish_if_due()
         if now - self._pointed_at >= self._config.cluster.report_seconds:
             self.point()
-        if now - self._saved_at >= self._config.checkpoint.every_seconds:
-            self.save()
+        if self._checkpoint_due() and self.checkpoints.begin(self.learner, self._extra()):
+            self._saved_at, self._saved_step = now, self.learner.step_count
+
+    def _checkpoint_due(self) -> bool:
+        config = self._config.checkpoint
+        milestone = config.milestone_steps or self._config.last_step + 1
+        passed = self.learner.step_count // milestone > self._saved_step // milestone
+        return passed or time.monotonic() - self._saved_at >= config.every_seconds
 
     def publish_if_due(self) -> None:
         """Publish where ``cluster.publish_seconds`` have passed and the publication before is no more in flight."""
@@ -155,6 +173,13 @@ class LearnerLoop:
             "version": self.learner.version,
             "first_update_at": self._first_update_at,
             "counters": self.learner.counters(),
+            "checkpoints": {
+                "pause_ms": self.checkpoints.pause_ms,
+                "write_s": self.checkpoints.write_seconds,
+                "cpu_s": self.checkpoints.cpu_seconds,
+                "failures": self.checkpoints.failures,
+            },
+            "checkpoint_failure": self.checkpoints.why,
         }
         with self._lock:
             if step > self._pointed_step:
@@ -168,11 +193,12 @@ class LearnerLoop:
             points, self._points = self._points, []
             return self._newest | {"points": points}
 
-    def save(self) -> Path:
-        """Write a checkpoint of this step, and drop the oldest beyond ``checkpoint.keep``."""
-        path = save_checkpoint(self._folder, self.learner, self._extra(), keep=self._config.checkpoint.keep)
-        self._saved_at = time.monotonic()
-        return path
+    def save(self, deadline: float) -> Path:
+        """Write a checkpoint of this step and wait for it, see `CheckpointWriter.save`.
+
+        Raises CheckpointFailed where it is not on disk after ``deadline`` seconds.
+        """
+        return self.checkpoints.save(self.learner, self._extra(), deadline)
 
     def interrupt(self) -> None:
         """End a wait for data in `step`, from another thread."""

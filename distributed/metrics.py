@@ -6,24 +6,37 @@ Every scalar is written against the learner's step; returns are also written aga
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import logging
 import math
 import sys
+import threading
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from actors.redaction import redact
+from distributed.run_folder import write_whole
+
+log = logging.getLogger(__name__)
 
 BY_ENVIRONMENT_STEPS = "_by_environment_steps"
 """Suffix of the first part of a name whose scalar is against environment steps."""
 VIDEO_FRAMES, VIDEO_HEIGHT = 120, 160
 """A video in TensorBoard is an animation of at most so many pictures of this height; the MP4 beside it is whole."""
+VIDEO_DEADLINE_SECONDS = 60.0
+"""To read an MP4 of a run."""
 
 
 class MetricsWriter:
-    """Appends; one instance a run."""
+    """Appends; one instance a run. What a full disk does not take is lost, said in the log, and training goes on.
+
+    Attributes:
+        failures: writes that were lost.
+    """
 
     def __init__(self, events: Path, rows: Path, resumed_from: int | None = None) -> None:
         """Open a folder of TensorBoard events and the file of rows, one JSON object a line.
@@ -33,38 +46,62 @@ class MetricsWriter:
         """
         # torch's SummaryWriter imports TensorFlow where it is installed, unless this module exists: 10 s and 400 MB.
         sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
-        from torch.utils.tensorboard import SummaryWriter
-
+        self.failures = 0
         events.mkdir(parents=True, exist_ok=True)
         if resumed_from is not None and rows.exists():
             kept = [row for row in read_rows(rows) if row["learner_steps"] <= resumed_from]
-            rows.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        purge = None if resumed_from is None else resumed_from + 1
-        self._events = SummaryWriter(str(events), purge_step=purge, flush_secs=10)
-        self._rows = rows.open("a", encoding="utf-8")
+            write_whole(rows, "".join(json.dumps(row) + "\n" for row in kept))
+        self._folder = events
+        self._events: Any = self._open(None if resumed_from is None else resumed_from + 1)
+        self._rows = rows.open("ab", buffering=0)
+        self._torn = False
+
+    def _open(self, purge: int | None = None) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self._folder), purge_step=purge, flush_secs=10)
+
+    def _to_events(self, write: Callable[[Any], object]) -> None:
+        """Call with the writer of events, a new one where the one before failed: its thread ends at its first error."""
+        try:
+            if self._events is None:
+                self._events = self._open()
+            write(self._events)
+        except OSError as error:
+            self._events = None
+            self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        self.failures += 1
+        log.error("metrics were not written, and training goes on: %s", error)
 
     def scalars(
         self, values: Mapping[str, float], *, learner_steps: int, environment_steps: int, wall_seconds: float
     ) -> None:
         """Write one point of every value; what is not finite is left out."""
         finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
+        points = [(name, value, learner_steps) for name, value in finite.items()]
         for name, value in finite.items():
-            self._events.add_scalar(name, value, learner_steps)
             group, _, rest = name.partition("/")
             if group in ("return", "normalised"):
-                self._events.add_scalar(f"{group}{BY_ENVIRONMENT_STEPS}/{rest}", value, environment_steps)
+                points.append((f"{group}{BY_ENVIRONMENT_STEPS}/{rest}", value, environment_steps))
+        self._to_events(lambda events: [events.add_scalar(*point) for point in points])
         row = {
             "learner_steps": learner_steps,
             "environment_steps": environment_steps,
             "wall_seconds": round(wall_seconds, 3),
             "values": finite,
         }
-        self._rows.write(json.dumps(row) + "\n")
-        self._rows.flush()
+        data = ("\n" if self._torn else "").encode() + json.dumps(row).encode() + b"\n"
+        try:
+            self._torn = self._rows.write(data) < len(data)  # readers leave a torn line out
+        except OSError as error:
+            self._failed(error)
 
     def text(self, name: str, text: str, learner_steps: int) -> None:
         """Write a preformatted text, such as the config, without secrets."""
-        self._events.add_text(name, "\n".join("    " + line for line in redact(text).splitlines()), learner_steps)
+        block = "\n".join("    " + line for line in redact(text).splitlines())
+        self._to_events(lambda events: events.add_text(name, block, learner_steps))
 
     def video(self, name: str, path: Path, learner_steps: int) -> None:
         """Show an MP4 as an animation. Raises OSError or ValueError where the file cannot be read."""
@@ -73,11 +110,12 @@ class MetricsWriter:
         data, height, width = animation(path)
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
         summary = Summary(value=[Summary.Value(tag=name, image=image)])
-        self._events._get_file_writer().add_summary(summary, learner_steps)
+        self._to_events(lambda events: events._get_file_writer().add_summary(summary, learner_steps))
 
     def close(self) -> None:
         """Flush and close both files."""
-        self._events.close()
+        if self._events is not None:
+            self._to_events(lambda events: events.close())
         self._rows.close()
 
 
@@ -95,18 +133,26 @@ def read_rows(path: Path) -> list[dict]:
 def animation(path: Path) -> tuple[bytes, int, int]:
     """An MP4 as an animated GIF of about the same duration: (bytes, height, width).
 
-    Written here with Pillow: TensorBoard's own ``add_video`` goes through moviepy, which takes ten times as long.
+    Written here with Pillow: TensorBoard's own ``add_video`` goes through moviepy, which takes ten times as long. A
+    file from which nothing can be read in `VIDEO_DEADLINE_SECONDS` raises ValueError.
     """
     import imageio_ffmpeg
     import numpy as np
     from PIL import Image
 
-    reader = imageio_ffmpeg.read_frames(str(path))
-    information = next(reader)
+    read: list[Any] = []
+
+    def read_all() -> None:
+        with contextlib.suppress(OSError, RuntimeError):  # too few pictures say it
+            read.extend(imageio_ffmpeg.read_frames(str(path)))
+
+    reading = threading.Thread(target=read_all, name=f"read {path.name}", daemon=True)  # ffmpeg may hang
+    reading.start()
+    reading.join(VIDEO_DEADLINE_SECONDS)
+    if reading.is_alive() or len(read) < 2:
+        raise ValueError(f"{path}: no pictures could be read from it within {VIDEO_DEADLINE_SECONDS:g} s")
+    information, *frames = read
     width, height = information["size"]
-    frames = list(reader)
-    if not frames:
-        raise ValueError(f"{path}: the video has no pictures")
     stride = math.ceil(len(frames) / VIDEO_FRAMES)
     factor = min(1.0, VIDEO_HEIGHT / height)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))

@@ -9,6 +9,7 @@ any time. Nothing heavy is imported before the process has its niceness, so that
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from distributed.parameter_store import FlatWeights, ParameterStore, Published
 from distributed.plan import RunPlan
 from distributed.process_environment import give_back_large_arrays
 from distributed.weight_exchange import Puller, RayWeightLink
+from replay.waiting import Waiting, waits
 
 LOOK_SECONDS = 0.25
 """Loops look at their stop flag and timers about so often."""
@@ -95,9 +97,11 @@ class _Shell:
         return {
             "phase": self.phase,
             "beat": self.beat,
+            "waits": waits(),
             "marks": dict(self.marks),
             "rss_mb": self._rss,
             "pid": os.getpid(),
+            "host": socket.gethostname(),
         }
 
 
@@ -119,6 +123,10 @@ class ParameterStoreProcess:
     def version(self) -> int:
         """Of the newest publication."""
         return self._store.version
+
+    def report(self) -> dict[str, Any]:
+        """Which process this is: the coordinator asks to see whether it answers."""
+        return {"pid": os.getpid(), "host": socket.gethostname()}
 
 
 class LearnerProcess(_Shell):
@@ -169,10 +177,13 @@ class LearnerProcess(_Shell):
             self._extra = extra
         return self.common() | ({} if self._loop is None else self._loop.report())
 
-    def save(self, extra: dict[str, Any]) -> str | None:
-        """Write a checkpoint, after `run` returned; its folder, or None where learning never began."""
+    def save(self, extra: dict[str, Any], deadline: float) -> Path | None:
+        """Write a checkpoint, after `run` returned; its folder, or None where learning never began.
+
+        Raises CheckpointFailed.
+        """
         self._extra = extra
-        return None if self._loop is None else str(self._loop.save())
+        return None if self._loop is None else self._loop.save(deadline)
 
 
 class EnvironmentActorProcess(_Shell):
@@ -200,9 +211,10 @@ class EnvironmentActorProcess(_Shell):
         puller = Puller(RayWeightLink(store), parts.policy, cluster.pull_seconds)
         actor = connect_actor(self.plan, parts, address, self.stopping)
         self.mark("waiting for weights")
-        while not self.stopping.is_set() and not puller.pull_if_due():
-            self.beat += 1
-            time.sleep(0.1)
+        with Waiting("the parameter store to give the learner's first weights"):
+            while not self.stopping.is_set() and not puller.pull_if_due():
+                self.beat += 1
+                time.sleep(0.1)
         steps = 1
         while not self.stopping.is_set():
             started = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import defaultdict, deque
@@ -12,6 +13,7 @@ from distributed.counters import COUNTED, Counters
 from distributed.evaluation import Round
 from distributed.plan import RunPlan
 
+log = logging.getLogger(__name__)
 _LEARNER_GROUPS = {"share_asked/": "share_asked/", "share_actual/": "share/", "lag_": "lag/"}
 """Names of the learner's metrics that are groups of their own; the others are in ``learner/``."""
 RECENT_EPISODES = 20
@@ -43,6 +45,7 @@ class Progress:
         self._before: dict[str, dict[str, int]] = {}
         self._steps_before: int | None = None
         self._evaluations: dict[str, float] = {}
+        self._scores_of_tasks: dict[str, float] = dict(saved.get("scores", {}))
 
     @property
     def wall_seconds(self) -> float:
@@ -76,10 +79,18 @@ class Progress:
         """JSON-able; the checkpoint's part that is not the learner's."""
         return {
             "counters": self.counters.state(),
-            "replayers": self.replayers,
+            "replayers": dict(self.replayers),
             "wall_seconds": self.wall_seconds,
             "environment_steps": self.environment_steps,
+            "scores": dict(self._scores_of_tasks),
+            "score": self.score,
         }
+
+    @property
+    def score(self) -> float | None:
+        """Mean over tasks of the newest normalised returns of monitoring evaluation; None until all have one."""
+        scores = self._scores_of_tasks
+        return sum(scores.values()) / len(scores) if scores.keys() >= self._names.keys() else None
 
     def of_learner(self, report: Mapping[str, Any]) -> None:
         """Take a report of the learner."""
@@ -93,6 +104,8 @@ class Progress:
                 if scalar_name(name).startswith(("share/", "share_asked/")):
                     self._shares[scalar_name(name)] += value * updates
             self._updates_reported += updates
+        if report.get("checkpoint_failure", "") != self.learner.get("checkpoint_failure", ""):
+            log.error("a checkpoint was not written, and training goes on: %s", report["checkpoint_failure"])
         self.learner = dict(report)
 
     def share_gaps(self) -> list[str]:
@@ -131,6 +144,8 @@ class Progress:
             if each.returns:
                 mean = sum(each.returns) / len(each.returns)
                 normalised, demonstrator = self._scores(each.task, mean)
+                if math.isfinite(normalised):
+                    self._scores_of_tasks[each.task] = normalised
                 self._evaluations[f"evaluation/return/{each.task}"] = mean
                 self._evaluations[f"evaluation/normalised/{each.task}"] = normalised
                 self._evaluations[f"evaluation/demonstrator_normalised/{each.task}"] = demonstrator
@@ -178,6 +193,7 @@ class Progress:
             before = self.learner_steps if self._steps_before is None else self._steps_before
             values["learner/steps_per_s"] = (self.learner_steps - before) / elapsed
             values["learner/version"] = float(self.learner["version"])
+            values |= {f"learner/checkpoint_{name}": float(n) for name, n in self.learner["checkpoints"].items()}
             counters = self.learner["counters"]
             values |= {f"counts/{name}": float(counters[name]) for name in ("online_windows_learned", "tokens_seen")}
             values["counts/learner_minutes"] = counters["seconds"] / 60

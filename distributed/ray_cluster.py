@@ -22,12 +22,15 @@ from ray._private import ray_constants, services
 
 from distributed.cluster_config import ClusterConfig
 from distributed.errors import ClowderError
+from distributed.guardian import Guardian
 from distributed.plan import RunPlan
 from distributed.process_environment import PROCESS_ENVIRONMENT, WORKER_SETUP_HOOK
 
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 5.0
+ROOM_CPUS = 16
+"""That a private Ray declares beyond what a run asks for at first, so that `clowder fleet` can add actors."""
 AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 """Environment variables from which Ray, from 2.52 on, takes whether a token is asked for, and which."""
 _raylet: Any = ray._raylet
@@ -65,7 +68,7 @@ def connect(cluster: ClusterConfig, cpus: float) -> None:
         ClowderError: there is no cluster at the address, or it asks for another token.
     """
     if cluster.address == "local":
-        num_cpus = max(cluster.num_cpus or os.cpu_count() or 1, int(cpus) + 1)
+        num_cpus = max(cluster.num_cpus or os.cpu_count() or 1, int(cpus) + 1 + ROOM_CPUS)
         start_private(num_cpus, cluster.object_store_megabytes)
         return
     _check_reachable(cluster.address)
@@ -90,7 +93,9 @@ def connect(cluster: ClusterConfig, cpus: float) -> None:
 
 
 def start_private(num_cpus: int, object_store_megabytes: int) -> None:
-    """A Ray on this machine alone, that ends with `leave`; ClowderError where it does not start."""
+    """A Ray on this machine alone, that ends with `leave`, or should this process be killed with a `Guardian`;
+    ClowderError where it does not start."""
+    global _guardian
     folder = _own_folder()
     _set_token()
     try:
@@ -106,6 +111,7 @@ def start_private(num_cpus: int, object_store_megabytes: int) -> None:
                 _temp_dir=str(folder),
                 runtime_env={"worker_process_setup_hook": WORKER_SETUP_HOOK},
             )
+        _guardian = _guardian or Guardian()
     except (OSError, ValueError, RuntimeError) as error:  # ConnectionError and TimeoutError are OSErrors
         leave()
         why = str(error).partition("\n")[0]
@@ -209,8 +215,12 @@ def _take_token_for_auto() -> None:
         _read_authentication()
 
 
+_guardian: Guardian | None = None
+
+
 def leave() -> None:
     """Disconnect; a private Ray ends with all its processes before this returns, within a few seconds."""
+    global _guardian
     if not ray.is_initialized():
         _forget_token()
         return
@@ -222,6 +232,9 @@ def leave() -> None:
         with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(late, timeout=2.0)
+    if _guardian is not None:
+        _guardian.dismiss()
+        _guardian = None
     _forget_token()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 
@@ -13,21 +14,24 @@ from distributed.metrics import MetricsWriter
 from distributed.plan import RunPlan
 from distributed.progress import Progress
 from distributed.run_folder import RunFolder
-from learner.checkpoint import latest_checkpoint, read_extra
+from learner.checkpoint import latest_checkpoint
+
+log = logging.getLogger(__name__)
 
 
 class Reporter:
     """What a run knows and says of itself.
 
     Attributes:
-        progress: counters and clock, from the newest checkpoint of the folder if there is one.
+        checkpoint: the newest whole one of the folder, which the run goes on from, or None.
+        progress: its counters and clock.
         metrics: the writer.
     """
 
     def __init__(self, plan: RunPlan, run: RunFolder, console: Console) -> None:
-        checkpoint = latest_checkpoint(run.checkpoints)
-        step = None if checkpoint is None else int(checkpoint.name)
-        self.progress = Progress(plan, None if checkpoint is None else read_extra(checkpoint))
+        self.checkpoint = checkpoint = latest_checkpoint(run.checkpoints)
+        step = None if checkpoint is None else checkpoint.step
+        self.progress = Progress(plan, None if checkpoint is None else checkpoint.extra)
         self.metrics = MetricsWriter(run.tensorboard, run.metrics, resumed_from=step)
         self.metrics.text("config", yaml.safe_dump(to_dict(plan.config), sort_keys=False), step or 0)
         self._run, self._console, self._every = run, console, plan.config.logging.every_seconds
@@ -43,13 +47,20 @@ class Reporter:
         self._at = time.monotonic()
         progress = self.progress
         steps, taken, seconds = progress.learner_steps, progress.environment_steps, progress.wall_seconds
-        values = progress.scalars() | dict(further or {})
+        values = progress.scalars() | dict(further or {}) | {"system/metrics_lost": float(self.metrics.failures)}
         self.metrics.scalars(values, learner_steps=steps, environment_steps=taken, wall_seconds=seconds)
         clock = {"learner_steps": steps, "environment_steps": taken, "wall_seconds": seconds}
         self._console.update(values | clock)
-        self._run.write_status(self._console.phase, self._console.metrics)
+        self._write_status()
 
     def phase(self, phase: str) -> None:
         """Enter one of `distributed.run_folder.PHASES`."""
         self._console.set_phase(phase)
-        self._run.write_status(phase, self._console.metrics)
+        self._write_status()
+
+    def _write_status(self) -> None:
+        """What a full disk does not take is said, and the run goes on."""
+        try:
+            self._run.write_status(self._console.phase, self._console.metrics)
+        except OSError as error:
+            log.error("status.json was not written: %s", error)

@@ -1,6 +1,6 @@
 """Experts by name, those included that are made of what is on disk: ``run:FOLDER`` plays a run's newest checkpoint,
 ``track:SET`` the best way that an explorer found, although sticky actions push it aside, and ``track:SET+run:FOLDER``
-labels with what it would do the episodes that the run steers. ``weak:LEVEL:EXPERT`` is another one that errs."""
+labels with what it would do the episodes that the run steers. ``weak:LEVEL[@SHARE]:EXPERT`` is one that errs."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ def expert_of(name: str, config: ActorConfig, config_dirs: Sequence[str] = ()) -
     with refusing(""):
         if name.startswith(weak_expert.PREFIX):
             level, _, errs = name.removeprefix(weak_expert.PREFIX).partition(":")
+            strength, _, share = level.partition("@")
             try:
-                strength = float(level)
+                numbers = float(strength), float(share or 1)
             except ValueError:
-                raise ValueError(f"--expert weak:LEVEL:EXPERT needs a number, not {level!r}") from None
-            return weak_expert.WeakExpert(expert_of(errs, config, config_dirs), strength)
+                raise ValueError(f"--expert weak:LEVEL[@SHARE]:EXPERT needs numbers, not {level!r}") from None
+            return weak_expert.WeakExpert(expert_of(errs, config, config_dirs), *numbers)
         if name.startswith(RUN):
             return run_expert(name.removeprefix(RUN), config, config_dirs)
         if name.startswith(TRACK):

@@ -5,7 +5,8 @@ runs/<name>/
     run.json              versions, git commit, command line, seed, start; one entry more for each resume
     coordinator.json      process of the coordinator; locked while it lives
     status.json           phase and newest metrics
-    checkpoints/  replay/  tensorboard/  videos/
+    fleet.json            numbers of actors asked for by `clowder fleet`
+    checkpoints/  tensorboard/  videos/
     result.json  learning_curves.png  train.log
 """
 
@@ -29,7 +30,7 @@ from typing import Any
 import psutil
 
 from actors.redaction import redact
-from distributed.errors import RunFolderError, nearest
+from distributed.errors import ConfigError, RunFolderError, nearest
 
 PHASES = ("created", "starting", "training", "evaluating", "finished", "interrupted", "failed")
 
@@ -66,14 +67,14 @@ class RunFolder:
         return self.path / "status.json"
 
     @property
-    def checkpoints(self) -> Path:
-        """Checkpoints of the learner."""
-        return self.path / "checkpoints"
+    def fleet(self) -> Path:
+        """Numbers of environment actors that were asked for while the run goes on."""
+        return self.path / "fleet.json"
 
     @property
-    def replay(self) -> Path:
-        """Checkpoints of the replay server."""
-        return self.path / "replay"
+    def checkpoints(self) -> Path:
+        """Checkpoints, see ``docs/checkpoints.md``."""
+        return self.path / "checkpoints"
 
     @property
     def tensorboard(self) -> Path:
@@ -119,7 +120,7 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(f"cannot make the run folder {path}: {error.strerror}") from error
         run = cls(path.resolve())
-        for folder in (run.checkpoints, run.replay, run.tensorboard, run.videos):
+        for folder in (run.checkpoints, run.tensorboard, run.videos):
             folder.mkdir()
         write_whole(run.config, yaml.safe_dump(config, sort_keys=False))
         described = {"schema": 1, "name": run.name, "seed": config.get("seed"), "starts": [_start(command_line, [])]}
@@ -149,12 +150,12 @@ class RunFolder:
 
     def read_config(self) -> dict[str, Any]:
         """The resolved configuration as plain data; RunFolderError where it is not YAML."""
-        import yaml
+        from distributed.yaml_file import read_yaml
 
         try:
-            data = yaml.safe_load(self.config.read_text())
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise RunFolderError(f"{self.config} cannot be read: {' '.join(str(error).split())}") from error
+            data = read_yaml(self.config)
+        except ConfigError as error:
+            raise RunFolderError(f"{self.config} cannot be read: {error}") from error
         if not isinstance(data, dict):
             raise RunFolderError(f"{self.config} is empty or not a mapping")
         return data
@@ -167,6 +168,15 @@ class RunFolder:
         info["starts"].append(_start(command_line, changed))
         write_whole(self.info, json.dumps(info, indent=2))
         write_whole(self.config, yaml.safe_dump(config, sort_keys=False))
+        self.fleet.unlink(missing_ok=True)  # the configuration now says how many actors there are
+
+    def write_fleet(self, sizes: dict[str, int]) -> None:
+        """Ask the coordinator for so many environment actors, by short name of the task."""
+        write_whole(self.fleet, json.dumps(sizes))
+
+    def read_fleet(self) -> dict[str, int]:
+        """What `write_fleet` asked for; empty where it did not."""
+        return {str(name): int(count) for name, count in (read_json(self.fleet) or {}).items()}
 
     def write_status(self, phase: str, metrics: dict[str, float]) -> None:
         """Replace status.json. ``phase`` is one of `PHASES`; metrics as the console takes them."""
@@ -254,11 +264,15 @@ def check_name(name: str) -> str:
 def write_whole(path: Path, text: str) -> None:
     """Write a file, without secrets, so that a reader sees the old text or the new, never a part."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with open(partial, "w") as file:
-        file.write(redact(text))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "w") as file:
+            file.write(redact(text))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

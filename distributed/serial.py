@@ -7,6 +7,7 @@ steps through the whole walk of one number.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from distributed.components import connect_actor, connect_replayer, make_actor_parts
 from distributed.console import Console
 from distributed.evaluation import Round, final_round, monitoring_round
-from distributed.final_evaluation import checkpoint_version, longest_first, make_result, video_path
+from distributed.final_evaluation import longest_first, make_result, video_path
 from distributed.learner_loop import LearnerLoop, make_learner_parts
 from distributed.parameter_store import ParameterStore
 from distributed.plan import RunPlan
@@ -22,9 +23,12 @@ from distributed.reporter import Reporter
 from distributed.result import Result
 from distributed.run_folder import RunFolder
 from distributed.run_log import run_log
+from distributed.run_replay import start_run_replay
 from distributed.stop_request import StopRequest
 from distributed.weight_exchange import LocalWeightLink, Puller
-from replay.server import start_replay_server
+from learner.checkpoint_writer import CheckpointFailed
+
+log = logging.getLogger(__name__)
 
 REPLAYING_SECONDS_A_TURN = 0.05
 """Of each replayer, until its set is in replay."""
@@ -36,9 +40,8 @@ def train_serially(plan: RunPlan, run: RunFolder) -> Result:
         StopRequest() as stop,
         Console(plan.config) as console,
         run_log(run.log, plan.config.logging.level, console.say),
-        start_replay_server(plan.specs, plan.config.replay, log=run.path / "replay.log") as server,
     ):
-        serial = SerialRun(plan, run, console, stop, server.address)
+        serial = SerialRun(plan, run, console, stop)
         try:
             return serial.run()
         finally:
@@ -48,7 +51,7 @@ def train_serially(plan: RunPlan, run: RunFolder) -> Result:
 class SerialRun:
     """All components of one run, and the one loop that gives them turns."""
 
-    def __init__(self, plan: RunPlan, run: RunFolder, console: Console, stop: StopRequest, address: str) -> None:
+    def __init__(self, plan: RunPlan, run: RunFolder, console: Console, stop: StopRequest) -> None:
         import torch
 
         torch.set_num_threads(plan.config.cluster.learner_threads)
@@ -58,30 +61,39 @@ class SerialRun:
         # The learner writes into its weights in place; what is published must stay as it was.
         self.store = ParameterStore(keep=lambda weights: {name: value.copy() for name, value in weights.items()})
         self.stopping = threading.Event()
-        self.learner = LearnerLoop(
-            make_learner_parts(plan, run.checkpoints), address, LocalWeightLink(self.store), self.progress.state
-        )
-        self.replayers = {key: self._replayer(*place, address) for key, place in plan.replayers.items()}
-        self.actors = [
-            self._actor(name, number, address)
-            for name, actor in self.config.actors.items()
-            for number in range(actor.num_actors)
-        ]
+        self.server, self.progress.replayers = start_run_replay(plan, run, self.reporter.checkpoint)
+        try:
+            self._build()
+        except BaseException:
+            self.server.stop(2.0)
+            raise
         self._monitored_at, self._monitored_step = time.monotonic(), 0
         self._rounds = 0
 
-    def _replayer(self, name: str, shard: int, address: str) -> Any:
+    def _build(self) -> None:
+        plan, address = self.plan, self.server.address
+        parts = make_learner_parts(plan, self.folder.checkpoints)
+        self.learner = LearnerLoop(parts, address, LocalWeightLink(self.store), self._state)
+        self.replayers = {key: self._replayer(key, *place) for key, place in plan.replayers.items()}
+        self.actors = [
+            self._actor(name, number)
+            for name, actor in self.config.actors.items()
+            for number in range(actor.num_actors)
+        ]
+
+    def _replayer(self, key: str, name: str, shard: int) -> Any:
         from actors.demonstrations.open_set import open_set
 
         actor = self.plan.actor(name)
         opened = open_set(actor.demonstrations or "", actor, num_envs=1)
-        return connect_replayer(self.plan, name, opened, address, [], self.stopping, shard)
+        cursor = self.progress.replayers.get(key, [])
+        return connect_replayer(self.plan, name, opened, self.server.address, cursor, self.stopping, shard)
 
-    def _actor(self, name: str, number: int, address: str) -> tuple[str, Any, Puller]:
+    def _actor(self, name: str, number: int) -> tuple[str, Any, Puller]:
         task, actor_id = self.plan.tasks[name].name, f"{name}-{number}"
         parts = make_actor_parts(self.plan, name, actor_id, self.progress.counters.begin(task, actor_id))
         puller = Puller(LocalWeightLink(self.store), parts.policy, seconds=0.0)
-        return task, connect_actor(self.plan, parts, address, self.stopping), puller
+        return task, connect_actor(self.plan, parts, self.server.address, self.stopping), puller
 
     def run(self) -> Result:
         """Take turns to the first stop condition, then evaluate."""
@@ -96,13 +108,16 @@ class SerialRun:
         for replayer in self.replayers.values():
             replayer.close(2.0)
         self._collect()
-        checkpoint = self.learner.save()
+        try:
+            self.learner.save(self.config.checkpoint.deadline_seconds)
+        except CheckpointFailed as error:
+            log.error("the last checkpoint was not written: %s", error)
         self.reporter.point()
         if self.stop.requested:
             raise KeyboardInterrupt
         self.reporter.phase("evaluating")
-        rounds, version = self._evaluate(), checkpoint_version(checkpoint)
-        return make_result(self.plan, self.progress, version, rounds, self.reporter.metrics)
+        version = self.learner.learner.version
+        return make_result(self.plan, self.progress, version, self._evaluate(), self.reporter.metrics)
 
     def turn(self) -> None:
         """A little of every component."""
@@ -129,8 +144,15 @@ class SerialRun:
             return "the learner has made its last step"
         return self.progress.limit_reached()
 
+    def _state(self) -> dict[str, Any]:
+        """What goes into a checkpoint beside the learner: everything as it is at this very step."""
+        self._collect()
+        return self.progress.state()
+
     def _collect(self) -> None:
         self.progress.of_learner(self.learner.report())
+        for key, replayer in self.replayers.items():
+            self.progress.of_replayer(key, vars(replayer.report()))
         for task, actor, _ in self.actors:
             identity = {"actor_id": actor.identity.actor_id, "incarnation": actor.identity.incarnation}
             self.progress.of_actor(task, vars(actor.report()) | identity)
@@ -175,3 +197,4 @@ class SerialRun:
         self.stopping.set()
         self.learner.interrupt()
         self.reporter.metrics.close()
+        self.server.stop(2.0)

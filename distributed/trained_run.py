@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +41,7 @@ class TrainedRun:
     def load(cls, run: str, overrides: Sequence[str], config_dirs: Sequence[str | Path]) -> TrainedRun:
         """Open a run; ClowderError where there is none, it has no checkpoint yet, or the checkpoint is damaged."""
         from agent.weights import load_agent
-        from learner.checkpoint import STATE, latest_checkpoint
+        from learner.checkpoint import latest_checkpoint
 
         folder = RunFolder.open(run)
         why = "for weights that are trained already"
@@ -52,8 +51,8 @@ class TrainedRun:
             checkpoint = latest_checkpoint(folder.checkpoints)
             if checkpoint is None:
                 raise ClowderError(f"{folder.path} has no whole checkpoint yet; see clowder status {folder.path}")
-            state = json.loads((checkpoint / STATE).read_text())  # its hash is in the manifest that was checked
-            return cls(folder, config, load_agent(checkpoint), state["counters"], state["extra"])
+            state = checkpoint.state()
+            return cls(folder, config, load_agent(checkpoint.folder), state["counters"], state["extra"])
 
     def short_name(self, task: str) -> str:
         """Short name of a task, given by it or by its task name; ClowderError with the nearest where there is none."""

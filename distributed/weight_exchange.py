@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import ray
 
 from distributed.parameter_store import FlatWeights, ParameterStore, Published
+from replay.waiting import Waiting
 
 log = logging.getLogger(__name__)
 LOST_AFTER_SECONDS = 30.0
@@ -51,39 +52,41 @@ class RayWeightLink:
     def version(self) -> int:
         """See `WeightLink`; waits up to 30 s, and says -1 where the store does not answer."""
         try:
-            return ray.get(self._store.version.remote(), timeout=LOST_AFTER_SECONDS)
+            with Waiting("the parameter store to tell its version"):
+                return ray.get(self._store.version.remote(), timeout=LOST_AFTER_SECONDS)
         except ray.exceptions.RayError as error:
             log.warning("the parameter store does not answer: %s", error)
             return -1
 
     def ready(self) -> bool:
         """See `WeightLink`."""
-        if self._publishing is None or time.time() - self._sent_at > LOST_AFTER_SECONDS:
+        if self._publishing is None or time.monotonic() - self._sent_at > LOST_AFTER_SECONDS:
             return True
         return bool(ray.wait([self._publishing], timeout=0)[0])
 
     def publish(self, version: int, weights: FlatWeights) -> None:
         """See `WeightLink`."""
-        self._sent_at = time.time()
-        self._publishing = self._store.publish.remote(version, weights, self._sent_at)
+        self._sent_at = time.monotonic()
+        self._publishing = self._store.publish.remote(version, weights, time.time())
 
     def newest(self, version: int) -> Published | None:
         """See `WeightLink`: asks, and gives what a former question brought."""
         if self._asking is not None:
             ready, _ = ray.wait([self._asking], timeout=0)
             if not ready:
-                if time.time() - self._asked_at > LOST_AFTER_SECONDS:
+                if time.monotonic() - self._asked_at > LOST_AFTER_SECONDS:
                     self._asking = None
                 return None
             try:
                 published = ray.get(self._asking, timeout=1.0)
                 if published is not None and published.version > version:
-                    weights = ray.get(published.weights[0], timeout=LOST_AFTER_SECONDS)
+                    with Waiting(f"the object store to give weights {published.version}"):
+                        weights = ray.get(published.weights[0], timeout=LOST_AFTER_SECONDS)
                     self._asking = None
                     return Published(published.version, weights, published.published_at)
             except ray.exceptions.RayError as error:
                 log.warning("no new weights this time: %s", error)
-        self._asking, self._asked_at = self._store.newer_than.remote(version), time.time()
+        self._asking, self._asked_at = self._store.newer_than.remote(version), time.monotonic()
         return None
 
 

@@ -49,7 +49,7 @@ class Steps:
         action, label: int64 [n, C], what was executed and what is to be imitated, within the legal range.
         labelled: bool [n, C], where the label may be learned from.
         reward, terminated: float32 and bool [n, C], what followed the action.
-        rewarded, demonstration: bool [n], and log_prob: float32 [n, C], see `Labels`.
+        rewarded: bool [n], and log_prob: float32 [n, C], see `Labels`.
         window: int64 [n], which of the batch's windows a crop is.
     """
 
@@ -62,7 +62,6 @@ class Steps:
     reward: torch.Tensor
     terminated: torch.Tensor
     rewarded: torch.Tensor
-    demonstration: torch.Tensor
     log_prob: torch.Tensor
     window: torch.Tensor
 
@@ -231,7 +230,6 @@ def _steps(inputs: TaskInputs, labels: Labels, legal: IdRange, place: np.ndarray
         labels.reward[own],
         labels.terminated[own],
         labels.rewarded[own],
-        labels.demonstration[own],
         labels.log_prob[own],
         torch.from_numpy(window)[own],
     )

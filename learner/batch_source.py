@@ -17,6 +17,7 @@ from learner.batch import Batch, make_batch
 from learner.config import LearnerConfig
 from learner.crop import Crop, collate, last_crop, random_crop
 from learner.mixture import Key, Mixture
+from replay.waiting import Waiting
 from replay.window import Window
 
 DEMONSTRATIONS, GOOD, ONLINE, ENDS, BEST = "demonstrations", "good", "online", "ends", "best"
@@ -99,13 +100,15 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True)
 class SourcedBatch:
-    """A batch, the origin of each of its windows, the split that was asked, and how many windows have a prompt."""
+    """A batch, the origin of each of its windows, the split that was asked, how many windows have a prompt, and what
+    the mixture carries over to the next batch."""
 
     batch: Batch
     origins: list[Origin]
     asked: dict[Key, int]
     actual: dict[Key, int]
     prompted: int
+    carry: dict[Key, float]
 
 
 class BatchSource:
@@ -123,6 +126,7 @@ class BatchSource:
         self._stop = threading.Event()
         self._ready: queue.Queue[SourcedBatch | BaseException] = queue.Queue(max(1, config.prefetch_batches))
         self._thread: threading.Thread | None = None
+        self._waiting = Waiting("its own thread that prepares batches")
 
     def _shares(self) -> dict[Key, float]:
         """Of all tasks' sources, at the present batch."""
@@ -138,16 +142,17 @@ class BatchSource:
             self._thread.start()
         # The maker has the data deadline itself; the rest is its own work on one batch.
         deadline = time.monotonic() + self._config.data_deadline + 60.0
-        while not self._stop.is_set():  # `close`, from another thread, ends the wait
-            try:
-                item = self._ready.get(timeout=0.5)
-            except queue.Empty:
-                if time.monotonic() > deadline:
-                    raise NoData("the thread that prepares batches gave none in time") from None
-                continue
-            if isinstance(item, BaseException):
-                raise item
-            return item
+        with self._waiting:
+            while not self._stop.is_set():  # `close`, from another thread, ends the wait
+                try:
+                    item = self._ready.get(timeout=0.5)
+                except queue.Empty:
+                    if time.monotonic() > deadline:
+                        raise NoData("the thread that prepares batches gave none in time") from None
+                    continue
+                if isinstance(item, BaseException):
+                    raise item
+                return item
         raise NoData("stopped")
 
     def close(self) -> None:
@@ -204,7 +209,7 @@ class BatchSource:
                 )
                 origins += task_origins
         batch = make_batch(self._agent, groups, self._config.tokens_per_row)
-        return SourcedBatch(batch, origins, asked, actual, prompted)
+        return SourcedBatch(batch, origins, asked, actual, prompted, dict(self.mixture.carry))
 
     def _with_fallback(self, asked: dict[Key, int]) -> dict[Key, int]:
         """While a task's table of own windows is empty, its share goes to its demonstrations, and the reverse."""
@@ -222,6 +227,10 @@ class BatchSource:
     def _crop(self, sources: TaskSources, source: str, rng: np.random.Generator) -> Crop:
         """A crop of the task's context, or one of half of it behind a prompt."""
         steps = sources.task.context_steps
+        if self._config.objective == "advantage_filtered":
+            # The last step of a crop has no target unless its episode ends there. Were all of one length, that place
+            # would learn from ends alone, and each target be built on it.
+            steps = int(rng.integers(max(2, steps // 2), steps + 1)) if steps > 1 else 1
         window = self._window(sources, source)
         if source in (ONLINE, BEST):
             # A short episode has more windows a step than a long one: those cut by its beginning and its end.

@@ -1,71 +1,211 @@
 """Checkpoints: written aside, flushed to disk, renamed into place, with a manifest of hashes written last.
 
-No file in it is unpickled or can name code: weights and optimiser are safetensors, everything else is JSON.
+No file in it is unpickled or can name code: weights and optimiser are safetensors, everything else is JSON. What is in
+one, and what a resume makes of it, is in ``docs/checkpoints.md``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import logging
 import os
+import re
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from agent.weights import load_weights, read_weights, save_agent
+from agent.agent import Agent
+from agent.weights import AGENT_FILE, TEXT_FILE, WEIGHTS_FILE, flat_weights, load_weights, read_weights, save_agent
 from learner.learner import Learner
+from replay.sealed_json import read_sealed, seal
 
-MANIFEST, OPTIMISER, STATE = "MANIFEST.json", "optimiser.safetensors", "state.json"
+log = logging.getLogger(__name__)
+
+MANIFEST, OPTIMISER, STATE, REPLAY = "MANIFEST.json", "optimiser.safetensors", "state.json", "replay"
 OBJECTIVE = "objective.safetensors"
 """What the objective keeps between updates; not there where it keeps nothing."""
+REQUIRED = {WEIGHTS_FILE, AGENT_FILE, TEXT_FILE, OPTIMISER, STATE}
+_ASIDE = "tmp-"
+"""Beginning of the names of folders that are being written or removed."""
+_NAME = re.compile(r"(\d{9,})(\.old)?")
+"""``<step>.old`` is the former checkpoint of a step that is written again, until the new one has taken its place."""
+
+SaveReplay = Callable[[Path], Mapping[str, Any] | None]
+"""Writes the contents of replay to a folder that does not exist yet, and returns plain data that describes the tables;
+None, and no folder, where they could not be written."""
 
 
-def save_checkpoint(parent: Path, learner: Learner, extra: dict[str, Any], keep: int = 3) -> Path:
-    """Write ``parent/<step>``; older ones beyond ``keep`` are removed. Returns its folder.
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """All that goes on from a step, copied to host memory: the learner may change its own meanwhile.
 
-    A full disk raises OSError and leaves the earlier checkpoints as they were.
+    Attributes:
+        step: updates made.
+        agent: whose settings and tasks are saved; its weights are not read.
+        weights: those that act, by name.
+        optimiser: its state by ``<slot>/<parameter name>``.
+        objective: what the objective keeps.
+        counters: of the learner.
+        extra: of the caller, JSON-able; ``score`` in it is what the newest evaluation reached, higher is better.
+    """
+
+    step: int
+    agent: Agent
+    weights: dict[str, np.ndarray]
+    optimiser: dict[str, torch.Tensor]
+    objective: dict[str, torch.Tensor]
+    counters: dict[str, Any]
+    extra: dict[str, Any]
+
+
+def take_snapshot(learner: Learner, extra: dict[str, Any]) -> Snapshot:
+    """Copy a learner's state; this is all that a checkpoint makes the learner wait for."""
+    acting = learner.acting
+    return Snapshot(
+        step=learner.step_count,
+        agent=acting,
+        weights=flat_weights(acting),
+        optimiser=optimiser_tensors(learner),
+        objective={name: _copy(tensor) for name, tensor in learner.objective.tensors(learner.agent).items()},
+        counters=learner.counters(),
+        extra=extra,
+    )
+
+
+def optimiser_tensors(learner: Learner) -> dict[str, torch.Tensor]:
+    """Copy of the optimiser's state by ``<slot>/<parameter name>``."""
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in learner.agent.named_parameters()}
+    return {
+        f"{slot}/{names[parameter]}": _copy(value)
+        for parameter, state in learner.optimiser.state.items()
+        for slot, value in state.items()
+    }
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files are all as its manifest says. Made by `open_checkpoint`.
+
+    Attributes:
+        folder: of it.
+        step: updates that its learner had made.
+        score: of the newest evaluation before it, or None.
+        tables: of replay at that time, by name: ``size``, ``inserts`` and ``samples``; None where its contents were
+            not saved.
+    """
+
+    folder: Path
+    step: int
+    score: float | None
+    tables: dict[str, dict[str, int]] | None
+    replay_files: dict[str, str]
+
+    def state(self) -> dict[str, Any]:
+        """``counters`` of the learner and ``extra`` of whoever saved it."""
+        return dict(json.loads((self.folder / STATE).read_text()))
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What the caller of `take_snapshot` added."""
+        return dict(self.state()["extra"])
+
+    def replay(self) -> Path | None:
+        """Folder of the contents of replay, for `replay.server`; None where they were not saved or were let go.
+
+        Contents that are not as the manifest says raise ValueError, naming the file.
+        """
+        if self.tables is None or not (self.folder / REPLAY).is_dir():
+            return None
+        _check_files(self.folder, self.replay_files)
+        return self.folder / REPLAY
+
+
+def write_checkpoint(parent: Path, snapshot: Snapshot, save_replay: SaveReplay | None = None) -> Path:
+    """Write ``parent/<step>`` and return it, once it is on disk and whole.
+
+    A full disk raises OSError and leaves the earlier checkpoints as they were; a process that is killed at any moment
+    leaves them too, and beside them a folder ``tmp-*`` for `tidy`.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    final = parent / f"{learner.step_count:09d}"
-    aside = parent / f"tmp-{final.name}-{os.getpid()}"
+    final = parent / f"{snapshot.step:09d}"
+    aside = parent / f"{_ASIDE}{final.name}-{os.getpid()}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     try:
-        save_agent(aside, learner.acting)
-        safetensors.torch.save_file(optimiser_tensors(learner), aside / OPTIMISER)
-        kept = learner.objective.tensors(learner.agent)
-        if kept:
-            on_cpu = {key: value.detach().cpu().contiguous() for key, value in kept.items()}
-            safetensors.torch.save_file(on_cpu, aside / OBJECTIVE)
-        (aside / STATE).write_text(json.dumps({"counters": learner.counters(), "extra": extra}, indent=1))
-        files = {path.name: file_hash(path) for path in sorted(aside.iterdir())}
-        for path in aside.iterdir():
-            flush(path)
-        (aside / MANIFEST).write_text(json.dumps({"step": learner.step_count, "sha256": files}, indent=1))
+        save_agent(aside, snapshot.agent, snapshot.weights)
+        safetensors.torch.save_file(snapshot.optimiser, aside / OPTIMISER)
+        if snapshot.objective:
+            safetensors.torch.save_file(snapshot.objective, aside / OBJECTIVE)
+        (aside / STATE).write_text(json.dumps({"counters": snapshot.counters, "extra": snapshot.extra}, indent=1))
+        manifest: dict[str, Any] = {"step": snapshot.step, "score": snapshot.extra.get("score")}
+        manifest["sha256"] = _sealed(aside, aside)
+        tables = None if save_replay is None else save_replay(aside / REPLAY)
+        if tables is not None:
+            manifest["replay"] = {"tables": tables, "sha256": _sealed(aside / REPLAY, aside)}
+        (aside / MANIFEST).write_text(json.dumps(seal(manifest), indent=1))
         flush(aside / MANIFEST)
         flush(aside)
-        if final.exists():  # the same step again: what it holds is the same state
-            shutil.rmtree(final)
+        former = parent / f"{final.name}.old"
+        if final.exists():  # the same step again, with newer counts of the actors
+            remove(former)
+            os.replace(final, former)
         os.replace(aside, final)
         flush(parent)
-    except BaseException:
+        remove(former)
+    except BaseException as error:
         shutil.rmtree(aside, ignore_errors=True)
+        if isinstance(error, SafetensorError):
+            raise OSError(f"tensors could not be written to {aside}: {error}") from error
         raise
-    for old in whole_checkpoints(parent)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
     return final
 
 
-def restore_checkpoint(folder: Path, learner: Learner) -> dict[str, Any]:
-    """Load weights, optimiser and counters into a learner that has made no step; returns ``extra``.
+def _sealed(folder: Path, root: Path) -> dict[str, str]:
+    """Flush all files of a folder and its folders to disk; their hashes by path from ``root``."""
+    hashes = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            hashes[str(path.relative_to(root))] = file_hash(path)
+        flush(path)
+    return hashes
 
-    Damage, or a checkpoint of another model shape, raises ValueError with the reason.
+
+def remove(checkpoint: Path) -> None:
+    """Remove a checkpoint so that no moment shows a part of it; nothing where there is none."""
+    gone = checkpoint.with_name(f"{_ASIDE}gone-{checkpoint.name}-{os.getpid()}")
+    if checkpoint.is_dir():
+        shutil.rmtree(gone, ignore_errors=True)
+        os.replace(checkpoint, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def tidy(parent: Path) -> None:
+    """Remove what killed writers left behind. Only for a run's one writer, before it writes."""
+    for left in (*parent.glob(f"{_ASIDE}*"), *parent.glob(f"*/{_ASIDE}*")):
+        shutil.rmtree(left, ignore_errors=True)
+    for former in parent.glob("*.old"):
+        if (former.with_suffix("") / MANIFEST).is_file():
+            remove(former)
+
+
+def restore_checkpoint(checkpoint: Checkpoint, learner: Learner) -> None:
+    """Load weights, optimiser, objective and counters into a learner that has made no step.
+
+    A checkpoint of another model shape raises ValueError with the reason.
     """
-    check_manifest(folder)
+    folder = checkpoint.folder
     load_weights(learner.agent, read_weights(folder))
     tensors = _read_tensors(folder / OPTIMISER)
     names = {parameter: name for name, parameter in learner.agent.named_parameters()}
@@ -82,9 +222,7 @@ def restore_checkpoint(folder: Path, learner: Learner) -> dict[str, Any]:
             f"{folder} has no {OBJECTIVE}, which learner.objective={learner.config.objective} goes on from; it was "
             "written with another objective: resume with that, or start a new run"
         )
-    state = json.loads((folder / STATE).read_text())
-    learner.restore_counters(state["counters"])
-    return dict(state["extra"])
+    learner.restore_counters(checkpoint.state()["counters"])
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -94,51 +232,86 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} is damaged ({error}); use an earlier checkpoint") from None
 
 
-def optimiser_tensors(learner: Learner) -> dict[str, torch.Tensor]:
-    """State of the optimiser by ``<slot>/<parameter name>``."""
-    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in learner.agent.named_parameters()}
-    return {
-        f"{slot}/{names[parameter]}": value.detach().cpu().contiguous().clone()
-        for parameter, state in learner.optimiser.state.items()
-        for slot, value in state.items()
-    }
-
-
 def whole_checkpoints(parent: Path) -> list[Path]:
     """Folders with a manifest, oldest first; torn ones are not among them."""
     if not parent.is_dir():
         return []
-    return sorted(path for path in parent.iterdir() if path.name.isdigit() and (path / MANIFEST).is_file())
+    found = []
+    for path in parent.iterdir():
+        name = _NAME.fullmatch(path.name)
+        if name and (path / MANIFEST).is_file():
+            found.append((int(name[1]), name[2] is None, path))
+    return [path for *_, path in sorted(found)]
 
 
-def latest_checkpoint(parent: Path) -> Path | None:
-    """The newest checkpoint whose files are all as the manifest says, or None."""
+def latest_checkpoint(parent: Path, *, with_replay: bool = False) -> Checkpoint | None:
+    """The newest checkpoint whose files are all as its manifest says, or None; those passed over are in the log.
+
+    ``with_replay``: the newest that also has contents of replay, as its manifest says.
+    """
     for folder in reversed(whole_checkpoints(parent)):
         try:
-            check_manifest(folder)
-        except ValueError:
+            checkpoint = open_checkpoint(folder)
+            if with_replay and checkpoint.replay() is None:
+                continue
+        except ValueError as error:
+            log.warning("a checkpoint is passed over, the one before it is looked at: %s", error)
             continue
-        return folder
+        return checkpoint
     return None
 
 
-def read_extra(folder: Path) -> dict[str, Any]:
-    """What the caller of `save_checkpoint` added, without loading the weights."""
-    check_manifest(folder)
-    return dict(json.loads((folder / STATE).read_text())["extra"])
-
-
-def check_manifest(folder: Path) -> None:
-    """Raise ValueError, naming the file, where a checkpoint is not whole."""
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Check all files but the contents of replay; raise ValueError, naming the file, where one is not whole."""
+    manifest = read_manifest(folder)
+    files = manifest["sha256"]
+    missing = REQUIRED - files.keys()
+    if missing:
+        raise ValueError(f"{folder / MANIFEST} does not name {', '.join(sorted(missing))}; use an earlier checkpoint")
+    _check_files(folder, files)
+    replay = manifest.get("replay") or {"tables": None, "sha256": {}}
+    checkpoint = Checkpoint(folder, manifest["step"], manifest.get("score"), replay["tables"], replay["sha256"])
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        raise ValueError(f"{folder} has no whole {MANIFEST}: the checkpoint is torn; use an earlier one") from None
-    for name, expected in manifest["sha256"].items():
-        if Path(name).name != name:
-            raise ValueError(
-                f"{folder / MANIFEST} names {name!r}, which is no file of its folder; use another checkpoint"
-            )
+        counted = checkpoint.state()["counters"]["step_count"]
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(f"{folder / STATE} is no state of a learner; use an earlier checkpoint") from None
+    if not checkpoint.step == counted == int(folder.name.partition(".")[0]):
+        raise ValueError(
+            f"{folder} holds a manifest of step {checkpoint.step} and counters of step {counted}: its parts do not "
+            "belong together; use an earlier checkpoint"
+        )
+    return checkpoint
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint, its form checked, without a look at the files; ValueError where it is none."""
+    try:
+        manifest = read_sealed(folder / MANIFEST)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} has no whole {MANIFEST}: the checkpoint is torn; use an earlier one") from error
+    replay = manifest.get("replay")
+    sound = (
+        isinstance(manifest.get("step"), int)
+        and isinstance(manifest.get("score"), (int, float, type(None)))
+        and _are_hashes(manifest.get("sha256"))
+        and (replay is None or (isinstance(replay, dict) and isinstance(replay.get("tables"), dict)))
+        and (replay is None or _are_hashes(replay.get("sha256")))
+    )
+    if not sound:
+        raise ValueError(f"{folder / MANIFEST} is no manifest of a checkpoint; use an earlier checkpoint")
+    return manifest
+
+
+def _are_hashes(files: object) -> bool:
+    """Whether this is a mapping of paths inside the checkpoint to hashes."""
+    return isinstance(files, dict) and all(
+        isinstance(value, str) and ".." not in Path(name).parts and not Path(name).is_absolute()
+        for name, value in files.items()
+    )
+
+
+def _check_files(folder: Path, hashes: Mapping[str, str]) -> None:
+    for name, expected in hashes.items():
         path = folder / name
         if not path.is_file() or file_hash(path) != expected:
             raise ValueError(f"{path} is missing, truncated or changed; use an earlier checkpoint")

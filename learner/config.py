@@ -51,7 +51,8 @@ class LearnerConfig:
         advantage_clip: furthest that an advantage counts, in root mean squares of a task's advantages.
         advantage_floor: added to that root mean square, as a share of the task's ``value_range``: where advantages are
             smaller, the policy hardly moves.
-        imitation_share: of the policy's loss on demonstrations whose rewards are known, the part that imitates them.
+        imitation_share: of the policy's loss where rewards are known, the part that imitates what was done, the more
+            the better it was; the rest weighs all actions by what the critic says of them.
         entropy_floor: share of the greatest entropy below which the policy's is raised; 0: never.
         data_deadline: seconds to wait for a window before the table is named in an error.
         prefetch_batches: batches prepared ahead by a thread; 0 prepares them in line.
@@ -152,3 +153,26 @@ class LearnerConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"learner.{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+
+
+@dataclass
+class CheckpointConfig:
+    """When checkpoints are written, what is in them and which ones are kept (``docs/checkpoints.md``).
+
+    Attributes:
+        every_seconds: between checkpoints; one is always written at the end and on Ctrl-C.
+        keep: newest checkpoints that are kept.
+        best: further ones that are kept, those with the highest scores; the score of a checkpoint is the mean of all
+            tasks' newest monitoring evaluations before it. 0: none.
+        milestone_steps: a checkpoint is written every so many learner steps too, and kept for good. 0: none.
+        replay: whether the contents of the replay server's tables are saved too, about a minute a gigabyte. They are
+            kept with the newest ``keep``.
+        deadline_seconds: within which a checkpoint must be on disk; contents of replay that take longer are left out.
+    """
+
+    every_seconds: float = 300.0
+    keep: int = 3
+    best: int = 1
+    milestone_steps: int = 0
+    replay: bool = False
+    deadline_seconds: float = 600.0

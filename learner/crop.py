@@ -79,7 +79,6 @@ class Labels:
         prompt: bool [n], which crops are prompts.
         reward, terminated: float32 and bool [n, C], what followed the action; zeros past a crop's length.
         rewarded: bool [n], whether its rewards are known.
-        demonstration: bool [n], whether an expert played it.
         log_prob: float32 [n, C], of the executed action where it was sampled, the sum over its tokens; NaN where it is
             not known.
     """
@@ -91,7 +90,6 @@ class Labels:
     reward: torch.Tensor
     terminated: torch.Tensor
     rewarded: torch.Tensor
-    demonstration: torch.Tensor
     log_prob: torch.Tensor
 
 
@@ -160,7 +158,6 @@ def collate(
         torch.from_numpy(reward),
         torch.from_numpy(terminated),
         torch.tensor([crop.window.metadata.has_reward for crop in crops]),
-        torch.tensor([crop.window.metadata.source == "demonstrations" for crop in crops]),
         torch.from_numpy(log_prob),
     )
     return inputs, labels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -54,6 +55,7 @@ class Learner:
         self._seed = seed
         self._sources = sources
         self._batches: BatchSource | None = None
+        self._carry: dict[tuple[str, str], float] = {}
         self._autocast = config.autocast == "on" or (config.autocast == "auto" and self.device.type == "cuda")
         self.objective = make_objective(self.agent, config)
         if agent.config.attention == "flexible" and self.device.type != "cuda":
@@ -106,6 +108,7 @@ class Learner:
         self.objective.updated(self.agent)
 
         self.step_count += 1
+        self._carry = sourced.carry  # batches are prepared ahead: the mixture itself is further on
         self.seconds += time.perf_counter() - began
         self._count(sourced, record, norm, rate)
         self._times["data_wait"] += waited - began
@@ -189,6 +192,8 @@ class Learner:
                 f"loss or gradient ({', '.join(sorted(names)) or 'gradient_norm'}) and were skipped; lower "
                 "learner.learning_rate or learner.gradient_clip, and resume from the last checkpoint"
             )
+        norms = torch.stack(self._records["gradient_norm"]).float()
+        result["clipped_fraction"] = float((norms > self.config.gradient_clip).float().mean())
         busy = sum(self._times.values())
         for name, seconds in self._times.items():
             result[f"{name}_ms"] = 1000 * seconds / self._steps
@@ -231,18 +236,31 @@ class Learner:
             "tokens_seen": self.tokens_seen,
             "online_windows_learned": self.online_windows_learned,
             "windows_learned": dict(self.windows_learned),
-            "mixture_carry": [[*key, carry] for key, carry in self.batches.mixture.carry.items()],
+            "mixture_carry": [[*key, carry] for key, carry in self._carry.items()],
         }
 
     def restore_counters(self, counters: dict[str, Any]) -> None:
-        """Inverse of `counters`; before the first step."""
-        for name in ("step_count", "version", "seconds", "tokens_seen", "online_windows_learned"):
+        """Inverse of `counters`; before the first step. What is not of their form raises ValueError."""
+        numbers = ("step_count", "version", "seconds", "tokens_seen", "online_windows_learned")
+        try:
+            sound = all(
+                math.isfinite(value) and value >= 0
+                for value in (*(counters[name] for name in numbers), *counters["windows_learned"].values())
+            ) and all(
+                math.isfinite(carry) and isinstance(task, str) and isinstance(source, str)
+                for task, source, carry in counters["mixture_carry"]
+            )
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+            sound = False
+        if not sound:
+            raise ValueError(f"these are no counters of a learner: {str(counters)[:200]}; use an earlier checkpoint")
+        for name in numbers:
             setattr(self, name, counters[name])
         self.windows_learned = defaultdict(int, counters["windows_learned"])
         self._batches = None
         for task, source, carry in counters["mixture_carry"]:
             if (task, source) in self.batches.mixture.carry:
-                self.batches.mixture.carry[task, source] = carry
+                self.batches.mixture.carry[task, source] = self._carry[task, source] = carry
         self._forget()
 
     def close(self) -> None:

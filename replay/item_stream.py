@@ -19,6 +19,7 @@ import numpy as np
 from replay import reverb_client
 from replay.config import ReplayConfig
 from replay.table_info import ReplayUnavailable, poll_client
+from replay.waiting import Waiting
 
 _SLICE_MS = 500  # a wait looks at its stop flag this often
 
@@ -64,9 +65,11 @@ class ItemStream:
         self._pending_windows = config.pending_windows
         self._tables = list(tables)
         self._stop = stop or threading.Event()
+        self._waiting = Waiting(f"replay server {address} to take windows for {', '.join(tables)}")
         self._reverb = reverb_client.load(config.loader)
         self._client = self._reverb.Client(address)
-        self._check_tables()
+        with self._waiting:
+            self._check_tables()
         options = self._reverb.ConstantChunkerOptions(1, keep_alive)
         # Validating items would fetch signatures without a deadline; the writer checks shapes and dtypes itself.
         self._writer = self._client.NewTrajectoryWriter(options, False)
@@ -106,23 +109,25 @@ class ItemStream:
         """
         begin = time.monotonic()
         try:
-            while True:
-                stopped = stoppable and self._stop.is_set()
-                left = 0.0 if stopped else timeout - (time.monotonic() - begin)
-                try:
-                    self._writer.Flush(pending, max(1, min(_SLICE_MS, int(left * 1000))))
-                    return True
-                except RuntimeError as error:
-                    if "Timeout exceeded" not in str(error):
-                        raise ReplayUnavailable(
-                            f"replay server {self.address} refused windows for {', '.join(self._tables)}: {error}"
-                        ) from error
-                if stopped:
-                    return False
-                if left <= 0:
-                    if required:
-                        raise ReplayUnavailable(self._why_blocked(timeout))
-                    return False
+            with self._waiting:
+                while True:
+                    stopped = stoppable and self._stop.is_set()
+                    left = 0.0 if stopped else timeout - (time.monotonic() - begin)
+                    try:
+                        self._writer.Flush(pending, max(1, min(_SLICE_MS, int(left * 1000))))
+                        return True
+                    except RuntimeError as error:
+                        if "Timeout exceeded" not in str(error):
+                            raise ReplayUnavailable(
+                                f"replay server {self.address} refused windows for {', '.join(self._tables)}: {error}"
+                            ) from error
+                    if stopped:
+                        return False
+                    if left <= 0:
+                        if required:
+                            raise ReplayUnavailable(self._why_blocked(timeout))
+                        self._waiting.in_vain()
+                        return False
         finally:
             self.blocked_seconds += time.monotonic() - begin
 

@@ -15,6 +15,7 @@ from replay.config import ReplayConfig
 from replay.native_thread import NativeThread
 from replay.table_info import ReplayMonitor, TableInfo
 from replay.tables import column_names, table_for
+from replay.waiting import Waiting
 from replay.window import OBSERVATION_PREFIX, Window, WindowMetadata, column_length
 
 
@@ -56,16 +57,19 @@ class WindowSampler:
         self._monitor = monitor or ReplayMonitor(address, config.poll_seconds, config.loader)
         self._queue: queue.Queue[Window] = queue.Queue(config.sampler_queue)
         self._error: Exception | None = None
+        self._waiting = Waiting(f"replay server {address} to give windows of {self.table}")
         self._thread = NativeThread(self._run, f"sampler-{self.table}")
 
     def get(self, timeout: float) -> Window | None:
         """The next window; None after ``timeout`` seconds. SamplerError where none will ever come."""
-        try:
-            window = self._queue.get(timeout=timeout) if timeout > 0 else self._queue.get_nowait()
-        except queue.Empty:
-            if self._error is not None:
-                raise SamplerError(f"{self.table} at {self._address}: {self._error}") from self._error
-            return None
+        with self._waiting:
+            try:
+                window = self._queue.get(timeout=timeout) if timeout > 0 else self._queue.get_nowait()
+            except queue.Empty:
+                if self._error is not None:
+                    raise SamplerError(f"{self.table} at {self._address}: {self._error}") from self._error
+                self._waiting.in_vain()
+                return None
         self.windows += 1
         return window
 

@@ -16,10 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.task import TaskSpec
-from replay import reverb_client
 from replay.config import ReplayConfig
 from replay.listen_address import port_is_free
-from replay.native_thread import NativeThread
 from replay.server_process import ServerOrder
 from replay.tables import table_configs
 
@@ -35,15 +33,12 @@ class ServerHandle:
         address: ``host:port`` for clients.
         pid: of its process.
         generation: how often it was started in this run, as told by the caller.
-        restored: True where its tables came back from a checkpoint.
+        restored: True where its tables began with the contents that were asked for.
         log: file with what the server's process printed, if one was asked for.
     """
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], address: str, generation: int, log: Path | None, loader: str
-    ) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], address: str, generation: int, log: Path | None) -> None:
         self._process = process
-        self._loader = loader
         self.address = address
         self.pid = process.pid
         self.generation = generation
@@ -59,26 +54,10 @@ class ServerHandle:
         """Whether the process runs."""
         return self._process.poll() is None
 
-    def checkpoint(self, deadline: float = 600.0) -> str:
-        """Write all tables to the checkpoint folder, about a minute a gigabyte; returns the checkpoint's path.
-
-        Reverb's call cannot be bounded, so it runs in a thread of its own. ReplayServerError where it fails, such as
-        for want of a folder, or is not done within ``deadline`` seconds.
-        """
-        result: list[str] = []
-        errors: list[Exception] = []
-
-        def call() -> None:
-            try:
-                result.append(reverb_client.new_client(self.address, self._loader).Checkpoint())
-            except Exception as error:
-                errors.append(error)
-
-        NativeThread(lambda _: call(), f"checkpoint-{self.address}").join(deadline)
-        if not result:
-            why = errors[0] if errors else f"it took more than {deadline:.0f} s"
-            raise ReplayServerError(f"replay server {self.address} wrote no checkpoint: {why}")
-        return result[0]
+    def kill(self) -> None:
+        """End the process at once, whatever it is doing."""
+        self._process.kill()
+        self.stop()
 
     def stop(self, deadline: float = 5.0) -> None:
         """End the process: by SIGTERM, and by SIGKILL where that does not do within ``deadline`` seconds."""
@@ -105,8 +84,9 @@ class ServerHandle:
 def start_replay_server(
     tasks: Sequence[TaskSpec],
     config: ReplayConfig,
-    checkpoint_dir: Path | None = None,
     *,
+    scratch: Path | None = None,
+    restore: Path | None = None,
     generation: int = 0,
     log: Path | None = None,
 ) -> ServerHandle:
@@ -116,8 +96,9 @@ def start_replay_server(
         tasks: of the run.
         config: of replay. Where a server died, start the next with ``port`` set to that of the old handle: writers and
             samplers then go on by themselves.
-        checkpoint_dir: where `ServerHandle.checkpoint` writes and from where the newest checkpoint is restored, if it
-            is of the very same tables.
+        scratch: folder for `replay.contents.ContentsSaver`, which is emptied; without one nothing can be saved or
+            restored.
+        restore: folder of contents to begin with, if they are of the very same tables; see `ServerHandle.restored`.
         generation: kept in the handle.
         log: file for what the process prints; where None, that is shown only if it does not start.
 
@@ -135,14 +116,17 @@ def start_replay_server(
     deadline = time.monotonic() + config.start_deadline
     while True:
         port = config.port or _free_port(config.host)
-        folder = None if checkpoint_dir is None else str(checkpoint_dir)
-        order = ServerOrder(tables, config.host, port, folder, config.loader)
+        order = ServerOrder(tables, config.host, port, _text(scratch), _text(restore), config.loader)
         try:
             return _start(order, deadline, generation, log)
         except ReplayServerError:
             # A free port may be taken by another process before the server gets to it.
             if config.port or port_is_free(config.host, port) or time.monotonic() > deadline:
                 raise
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _free_port(host: str) -> int:
@@ -163,7 +147,7 @@ def _start(order: ServerOrder, deadline: float, generation: int, log: Path | Non
             env={**os.environ, "PYTHONPATH": path},
         )
         host = socket.gethostname() if order.host == "0.0.0.0" else order.host
-        server = ServerHandle(process, f"{host}:{order.port}", generation, log, order.loader)
+        server = ServerHandle(process, f"{host}:{order.port}", generation, log)
         try:
             assert process.stdin is not None
             process.stdin.write(order.dumps().encode() + b"\n")

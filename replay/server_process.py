@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -36,14 +37,17 @@ class ServerOrder:
         tables: to hold.
         host: IPv4 address to listen on.
         port: to listen on, not 0.
-        checkpoint_folder: where checkpoints are kept and from where the newest is restored; None for neither.
+        scratch: where Reverb writes the contents of its tables when it is asked to; None where it never is. What is in
+            it is removed.
+        restore: folder of contents (`replay.contents`) to begin with, or None.
         loader: see `replay.reverb_client`.
     """
 
     tables: list[TableConfig]
     host: str
     port: int
-    checkpoint_folder: str | None = None
+    scratch: str | None = None
+    restore: str | None = None
     loader: str = "auto"
 
     def dumps(self) -> str:
@@ -79,20 +83,24 @@ def _tables_digest(tables: list[TableConfig]) -> str:
 
 
 def _checkpointer(reverb: Any, order: ServerOrder) -> tuple[Any, bool]:
-    """The checkpointer, and whether there is a checkpoint that it will restore.
+    """The checkpointer, and whether there are contents that it will restore.
 
-    A restored checkpoint brings its own table settings and overrides the asked ones silently (reverb issue 103). So the
-    folder's name holds a digest of all settings: other settings begin with empty tables, in a folder of their own.
+    Restored contents bring their own table settings and override the asked ones silently (reverb issue 103). So the
+    folder that they are in is named by a digest of all settings: other settings begin with empty tables.
     """
-    if order.checkpoint_folder is None:
+    if order.scratch is None:
         return None, False
-    folder = Path(order.checkpoint_folder) / _tables_digest(order.tables)
-    folder.mkdir(parents=True, exist_ok=True)
-    return reverb.create_default_checkpointer(str(folder), "", None), any(folder.glob("*/DONE"))
+    digest = _tables_digest(order.tables)
+    scratch = Path(order.scratch) / digest
+    shutil.rmtree(scratch, ignore_errors=True)  # Reverb would restore what it finds there
+    scratch.mkdir(parents=True)
+    contents = Path(order.restore) / digest if order.restore else None
+    found = contents is not None and (contents / "DONE").is_file()
+    return reverb.create_default_checkpointer(str(scratch), "", str(contents) if found else None), found
 
 
 def _serve(order: ServerOrder) -> tuple[Any, bool]:
-    """Start the server; returns it and whether it restored a checkpoint."""
+    """Start the server; returns it and whether it began with contents."""
     reverb = reverb_client.load(order.loader)
     listen_on(reverb, order.host)
     tables = [

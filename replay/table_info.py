@@ -126,21 +126,21 @@ class ReplayMonitor:
 
 def _table_info(message: bytes) -> TableInfo:
     """Parse reverb's ``TableInfo`` message (reverb/cc/schema.proto), whose Python class would import TensorFlow."""
-    table = _fields(message)
-    limiter = _fields(table.get(5, b""))
+    table = message_fields(message)
+    limiter = message_fields(table.get(5, b""))
     return TableInfo(
         name=table[8].decode(),
         size=table.get(7, 0),
         capacity=table.get(3, 0),
-        inserts=_fields(limiter.get(5, b"")).get(2, 0),
-        samples=_fields(limiter.get(6, b"")).get(2, 0),
+        inserts=message_fields(limiter.get(5, b"")).get(2, 0),
+        samples=message_fields(limiter.get(6, b"")).get(2, 0),
         samples_per_insert=limiter.get(1, 0.0),
         min_diff=limiter.get(2, 0.0),
         max_diff=limiter.get(3, 0.0),
     )
 
 
-def _fields(message: bytes) -> dict[int, Any]:
+def message_fields(message: bytes) -> dict[int, Any]:
     """Protocol-buffer wire format: the last value of each field number; varints, doubles and bytes as they are."""
     fields: dict[int, Any] = {}
     position = 0

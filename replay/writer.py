@@ -111,6 +111,11 @@ class EpisodeWriter:
         """Whether nearly all windows so far were taken, so that another episode may start; waits ``timeout`` s."""
         return self._stream.settle(min(4, self._config.pending_windows), timeout)
 
+    def settle(self, timeout: float) -> bool:
+        """Whether all windows so far were taken, those in ``good`` and ``best`` too; waits ``timeout`` seconds."""
+        streams = [stream for stream in (self._stream, self._chosen_stream) if stream is not None]
+        return all(stream.settle(0, timeout) for stream in streams)
+
     def begin(
         self,
         observation: Mapping[str, Any],

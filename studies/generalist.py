@@ -34,7 +34,7 @@ from distributed.evaluation import evaluate_task
 from distributed.report import write_report
 from distributed.run_folder import write_whole
 from distributed.trained_run import TrainedRun
-from studies.runs import trained
+from studies.runs import LIMIT_SECONDS, trained
 
 EXPERIMENT = "experiment=generalist"
 EPISODES = {"dm_control": 20, "atari": 10, "babyai": 600, "metaworld": 40}
@@ -66,7 +66,7 @@ def record(actors: dict[str, ActorConfig], sets: Path, processes: int) -> dict[s
         words += ["--episodes", str(EPISODES[domain]), "--processes", str(processes)]
         words += ["--form", FORM.get(domain, "minari")]
         words += ["--noise", *NOISE[domain]] if domain in NOISE else []
-        subprocess.run(words, check=True)
+        subprocess.run(words, check=True, timeout=LIMIT_SECONDS)
         found[name] = str(folder.resolve())
     return found
 

@@ -34,7 +34,7 @@ from actors.demonstrations.open_set import open_set
 from distributed.compose import compose
 from distributed.report import write_report
 from distributed.result import Result
-from studies.runs import cpu_seconds, trained
+from studies.runs import LIMIT_SECONDS, cpu_seconds, trained
 
 EXPERIMENT = "experiment=improvement"
 RESAMPLES = 10_000
@@ -84,7 +84,7 @@ def record(name: str, sets: Path) -> Path:
     weak, folder = TASKS[name], sets / f"weak-{name}"
     words = [sys.executable, "-m", "distributed.cli", "record", weak.actor, "--expert", weak.expert]
     words += ["--episodes", str(weak.episodes), "--form", weak.form, "--out", str(folder)]
-    subprocess.run(words, check=True)
+    subprocess.run(words, check=True, timeout=LIMIT_SECONDS)
     return folder.resolve()
 
 

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 CPU = "cpu.json"
+LIMIT_SECONDS = 24 * 3600.0
+"""Of one run or recording of a study; one that takes longer hangs."""
 
 
-def trained(folder: Path, words: Sequence[str], deadline: float | None = None) -> Path:
+def trained(folder: Path, words: Sequence[str], deadline: float = LIMIT_SECONDS) -> Path:
     """The finished run ``folder``, trained now with overrides ``words`` if there is none.
 
     Raises:

@@ -1,6 +1,8 @@
 """One thread for every process of the tests: two cores are shared by several of them."""
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 settings.register_profile("clowder", deadline=None)  # the machine's load is no property of the code
 settings.load_profile("clowder")
 
-FLEETS = ("test_coordinator.py", "test_explore.py", "test_recording.py", "test_ray_cluster.py", "test_quickstart.py")
+FLEETS = (
+    "test_coordinator.py",
+    "test_explore.py",
+    "test_recording.py",
+    "test_ray_cluster.py",
+    "test_quickstart.py",
+    "test_supervision.py",
+    "test_watchdog.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,3 +31,46 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         path = item.path.relative_to(tests)
         group = "fleets" if path.name in FLEETS else "commands" if path.parts[0] == "distributed" else str(path)
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(scope="session")
+def cartpole_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four demonstrations of CartPole-v1 by a linear controller, which keeps the pole up for all 500 steps."""
+    import numpy as np
+
+    from actors.config import ActorConfig
+    from actors.demonstrations.action_set import conform, write_action_set
+    from actors.demonstrations.episode import ActionRecord
+    from actors.demonstrations.open_set import wanted_settings
+    from actors.environments.make import make_environment
+
+    config = ActorConfig(task="gymnasium/CartPole-v1")
+    environment = make_environment(config, 1)
+    records = []
+    for seed in range(4):
+        (observed,), actions, done, total = environment.reset([0], [seed]).values(), [], False, 0.0
+        while not done:
+            x, speed, angle, turn = observed[0]
+            actions.append(int(angle + 0.5 * turn + 0.05 * x + 0.1 * speed > 0))
+            step = environment.step(np.array(actions[-1:], np.int32))
+            (observed,), done, total = step.observation.values(), bool(step.done[0]), total + float(step.reward[0])
+        action = np.array(actions, np.int32)
+        records.append(ActionRecord(seed, action, action, np.ones(len(action), bool), total))
+    folder = tmp_path_factory.mktemp("sets") / "balance"
+    write_action_set(folder, wanted_settings(config, "balance"), [conform(each, environment.task) for each in records])
+    environment.close()
+    return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MB, which is soon full."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", folder], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"a file system of 16 MB cannot be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)

@@ -12,11 +12,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import json
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -33,6 +30,7 @@ from actors.demonstrations.whole_files import write_json, write_whole
 from actors.environments.vector_environment import VectorEnvironment
 from actors.seeds import LAST_SEED
 from agent.task import ArraySpec, TaskSpec
+from replay.sealed_json import read_sealed, seal
 
 MANIFEST = "set.json"
 _COLUMNS = ("seeds", "lengths", "returns", "noisy", "actions", "differs", "labels", "masked")
@@ -126,7 +124,7 @@ def write_action_set(folder: Path, settings: SetSettings, records: Sequence[Acti
     name = f"episodes-{digest[:8]}.npz"
     write_whole(folder / name, data)
     manifest = {"form": "actions", "episodes": len(records), "archive": name, "sha256": digest}
-    write_json(folder / MANIFEST, manifest | {"settings": settings.to_json()})
+    write_json(folder / MANIFEST, seal(manifest | {"settings": settings.to_json()}))
     for former in folder.glob("episodes-*.npz"):
         if former.name != name:
             former.unlink()
@@ -197,7 +195,7 @@ def _read(folder: Path) -> tuple[SetSettings, dict[str, np.ndarray]]:
     manifest_path = folder / MANIFEST
     again = "copy the set again, or record it anew with `clowder record`"
     try:
-        manifest: dict[str, Any] = json.loads(manifest_path.read_bytes())
+        manifest = read_sealed(manifest_path)
         name, digest, episodes = str(manifest["archive"]), str(manifest["sha256"]), int(manifest["episodes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DemonstrationSetError(f"{manifest_path} cannot be read ({error!r}); {again}") from error
@@ -207,7 +205,7 @@ def _read(folder: Path) -> tuple[SetSettings, dict[str, np.ndarray]]:
     path = folder / name
     try:
         data = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name may hold a null byte
         raise DemonstrationSetError(f"{path}, which {MANIFEST} names, cannot be read ({error}); {again}") from error
     if hashlib.sha256(data).hexdigest() != digest:
         raise DemonstrationSetError(f"{path} is truncated or damaged: its SHA-256 is not the recorded one; {again}")
@@ -215,8 +213,8 @@ def _read(folder: Path) -> tuple[SetSettings, dict[str, np.ndarray]]:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             columns = {column: archive[column] for column in _COLUMNS}
             columns[_CUT] = archive[_CUT] if _CUT in archive.files else np.zeros(len(columns["seeds"]), bool)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DemonstrationSetError(f"{path} is not an archive of episodes ({error}); {again}") from error
+    except Exception as error:  # zipfile, zlib and NumPy have some ten kinds for a damaged archive
+        raise DemonstrationSetError(f"{path} is not an archive of episodes ({error!r}); {again}") from error
     _check_columns(columns, settings.task, episodes, path)
     return settings, columns
 

@@ -20,6 +20,7 @@ from actors.demonstrations.episode import ActionRecord, Episode
 from actors.demonstrations.minari_form import encode_episode, minari_spaces
 from actors.demonstrations.minari_set import METADATA, TABLE, MinariSet
 from actors.demonstrations.whole_files import write_json, write_whole
+from replay.sealed_json import seal
 
 COUNT_SECONDS = 1.0
 """Minari's count of the episodes is written at most this often: `MinariSet` finds those beyond it, whose folders are
@@ -79,7 +80,7 @@ class MinariWriter:
         try:
             aside.mkdir()
             write_whole(aside / TABLE, data)
-            write_json(aside / METADATA, facts)
+            write_json(aside / METADATA, seal(facts))
             os.rename(aside, self._data / str(index))
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
@@ -96,25 +97,22 @@ class MinariWriter:
 
     def _write_metadata(self) -> None:
         self._counted_at = time.monotonic()
-        write_json(
-            self._data / METADATA,
-            self._spaces
-            | {
-                "dataset_id": dataset_id(self._folder),
-                "total_episodes": len(self.seeds),
-                "total_steps": self._steps,
-                "data_format": "arrow",
-                "minari_version": self._minari_version,
-                "algorithm_name": self.settings.expert,
-                "author": ["Clowder"],
-                "author_email": [],
-                "description": f"Demonstrations of {self.settings.task.name}; settings under the key clowder",
-                "requirements": [
-                    f"{name}=={version}" for name, version in self.settings.versions.items() if not name.startswith(ROM)
-                ],
-                "clowder": self.settings.to_json(),
-            },
-        )
+        about = {
+            "dataset_id": dataset_id(self._folder),
+            "total_episodes": len(self.seeds),
+            "total_steps": self._steps,
+            "data_format": "arrow",
+            "minari_version": self._minari_version,
+            "algorithm_name": self.settings.expert,
+            "author": ["Clowder"],
+            "author_email": [],
+            "description": f"Demonstrations of {self.settings.task.name}; settings under the key clowder",
+            "requirements": [
+                f"{name}=={version}" for name, version in self.settings.versions.items() if not name.startswith(ROM)
+            ],
+            "clowder": self.settings.to_json(),
+        }
+        write_json(self._data / METADATA, seal(self._spaces | about))
 
 
 def dataset_id(folder: Path) -> str:

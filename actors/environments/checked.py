@@ -9,17 +9,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from actors.environments.failures import InvalidEnvironmentOutput
+from actors.environments.failures import InvalidEnvironmentOutput, NotFinite
 from actors.environments.vector_environment import Observation, VectorEnvironment, VectorStep
 from agent.task import ArraySpec
+from replay.waiting import Waiting
 
 
 class CheckedEnvironment:
     """Passes everything through to ``environment`` and refuses what its `TaskSpec` does not allow.
 
     Raises InvalidEnvironmentOutput, naming task, slot, key and step of the episode, for NaN or infinite rewards and
-    observations, wrong keys, shapes and dtypes, discrete values out of range, and texts that are too long or change
-    within an episode; RuntimeError for a step in a slot whose episode ended or never began.
+    observations (then it is a NotFinite), wrong keys, shapes and dtypes, discrete values out of range, and texts that
+    are too long or change within an episode; RuntimeError for a step in a slot whose episode ended or never began.
     """
 
     def __init__(self, environment: VectorEnvironment):
@@ -31,10 +32,13 @@ class CheckedEnvironment:
         self._steps = np.zeros(self.num_envs, np.int64)
         self._needs_reset = np.ones(self.num_envs, bool)
         self._slots = list(range(self.num_envs))
+        self._resetting = Waiting(f"environment {self.task.name} to reset")
+        self._stepping = Waiting(f"environment {self.task.name} to step")
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int]) -> Observation:
         """Begin episodes; see `VectorEnvironment.reset`."""
-        observation = self.environment.reset(slots, seeds)
+        with self._resetting:
+            observation = self.environment.reset(slots, seeds)
         slots = list(slots)
         self._steps[slots] = 0
         self._needs_reset[slots] = False
@@ -49,12 +53,13 @@ class CheckedEnvironment:
         if self._needs_reset.any():
             slot = int(self._needs_reset.argmax())
             raise RuntimeError(f"{self.task.name}, slot {slot}: reset it before it is stepped; it has no episode")
-        step = self.environment.step(action)
+        with self._stepping:
+            step = self.environment.step(action)
         self._steps += 1
         self._check_flat("reward", step.reward, np.dtype(np.float32))
         if not np.isfinite(step.reward).all():
             slot = int((~np.isfinite(step.reward)).argmax())
-            raise self._refusal(slot, "reward", f"is {step.reward[slot]}")
+            raise self._refusal(slot, "reward", f"is {step.reward[slot]}", NotFinite)
         self._check_flat("terminated", step.terminated, np.dtype(bool))
         self._check_flat("truncated", step.truncated, np.dtype(bool))
         if step.success is not None:
@@ -113,7 +118,8 @@ class CheckedEnvironment:
                 where = np.argwhere(~valid)[0]
                 rule = "is not finite" if spec.kind == "continuous" else f"is not in 0 to {spec.num_values - 1}"
                 element = f" at {tuple(where[1:].tolist())}" if len(where) > 1 else ""
-                raise self._refusal(slots[where[0]], key, f"{rule}{element}: {values[tuple(where)]}")
+                error = NotFinite if spec.kind == "continuous" else InvalidEnvironmentOutput
+                raise self._refusal(slots[where[0]], key, f"{rule}{element}: {values[tuple(where)]}", error)
 
     def _check_text(self, key: str, spec: ArraySpec, values: object, slots: list[int]) -> None:
         if not isinstance(values, list) or len(values) != len(slots):
@@ -125,11 +131,17 @@ class CheckedEnvironment:
             if size > spec.max_bytes:
                 raise self._refusal(slot, key, f"has {size} bytes, the task says at most {spec.max_bytes}")
 
-    def _refusal(self, slot: int | None, key: str, problem: str) -> InvalidEnvironmentOutput:
+    def _refusal(
+        self,
+        slot: int | None,
+        key: str,
+        problem: str,
+        error: type[InvalidEnvironmentOutput] = InvalidEnvironmentOutput,
+    ) -> InvalidEnvironmentOutput:
         """``slot`` is None where the problem is that of all slots; the step is then the longest-running episode's."""
         step = int(self._steps.max() if slot is None else self._steps[slot])
         where = "all slots" if slot is None else f"slot {slot}"
-        return InvalidEnvironmentOutput(f"{self.task.name}, {where}, step {step} of the episode: {key} {problem}")
+        return error(f"{self.task.name}, {where}, step {step} of the episode: {key} {problem}")
 
 
 def _describe(value: object) -> str:

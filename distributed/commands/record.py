@@ -12,7 +12,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--expert",
         help="name of the expert (default: that of the actor config); run:FOLDER is the newest checkpoint of a run, "
-        "weak:LEVEL:EXPERT errs as under --noise LEVEL, and its errors are what is imitated; "
+        "weak:LEVEL:EXPERT errs as under --noise LEVEL (weak:LEVEL@SHARE:EXPERT in a share of the episodes), and its "
+        "errors are what is imitated; "
         "track:SET follows the best episode of a set without sticky actions, and track:SET+run:FOLDER shows a run what "
         "that would do where the run steers (--noise is then the share of steps that it steers)",
     )

@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         metavar="RUN",
-        help="go on with a run; only stop.*, cluster.*, logging.*, actor counts and where replay listens may change",
+        help="go on with a run; only stop.*, cluster.*, checkpoint.*, logging.*, actor counts and where replay "
+        "listens may change",
     )
     parser.add_argument("--seed", type=int, help="of initial weights, batches and environments (same as seed=N)")
     parser.add_argument("--name", help="of the run folder (default: experiment and time)")

@@ -4,7 +4,7 @@ For tasks whose action is one token of few values, so that all of them can be we
 pi' and q' of the agent (of all its weights, not of heads alone), v' = sum_a pi'(a|s) q'(s, a), and the advantage
 A(s, a) = q'(s, a) - v'(s):
 
-- **Critic**: cross-entropy of the two-hot form of a target G_t against the distribution of q(s_t, a_t), as PAC has it
+- **Critic**: cross-entropy of a Gaussian around a target G_t against the distribution of q(s_t, a_t), as PAC has it
   (Springenberg et al. 2024, section 3). G_t = r_t + g (v'(s_{t+1}) + c_{t+1} (G_{t+1} - q'(s_{t+1}, a_{t+1}))) with
   c = lambda min(1, pi'(a|s) / mu(a|s)), mu being the policy that acted (Munos et al. 2016, "Retrace", equation 4), or
   c = lambda pi'(a|s) where it is not known (tree backup): what the present policy would not do is not followed. A
@@ -17,8 +17,10 @@ A(s, a) = q'(s, a) - v'(s):
   whatever action was taken there (Hessel et al. 2021, "Muesli", equation 5: CMPO). sigma is the running root mean
   square of A under pi', a task's own, so that rewards of any scale move the policy as far; it has a floor, or noise
   would move it where nothing matters. Clipping bounds how far it moves, as PAC's alpha does.
-- **Imitation**: of labelled steps of demonstrations a share ``imitation_share`` of the policy's loss is the
-  cross-entropy of the label (PAC's alpha), and all of it where the rewards of a demonstration are not known.
+- **Imitation**: a share ``imitation_share`` of the policy's loss (PAC's alpha) imitates what was done, with weight
+  exp(clip(A / sigma, -3, 3)) (Nair et al. 2020, "AWAC", equation 13), which believes the critic only about what was
+  tried; a label that differs from what was done has weight 1, and so has every label where the rewards of a
+  demonstration are not known, and there it is all of the loss.
 - **Exploration**: where the mean entropy of a task's policy is below ``entropy_floor`` of the most it can be, a
   multiplier of its entropy grows, and shrinks where it is above (Zheng et al. 2022, section 3.3, by exact entropies).
 """
@@ -37,6 +39,8 @@ from learner.batch import Batch, Steps, packed_hidden
 from learner.config import LearnerConfig
 from learner.objectives.objective import LossAndRecord
 
+WEIGHT_CLIP = 3.0
+"""Of the logarithm of the weight of what was done."""
 SCALE_RATE = 0.01
 """Of the running mean square of advantages."""
 MULTIPLIER_RATE = 0.01
@@ -127,19 +131,22 @@ class AdvantageFiltered:
             surprise = torch.where(known, config.outcome_share * surprise, 0.0)
             advantage = advantage.scatter_add(2, action, surprise[..., None]) - (ours * surprise)[..., None]
             scale = self._scale(task.name, (prior.exp() * advantage.square()).sum(-1)[learned])
-            better = (prior + (advantage / scale).clamp(-config.advantage_clip, config.advantage_clip)).softmax(-1)
+            gain = advantage / scale
+            better = (prior + gain.clamp(-config.advantage_clip, config.advantage_clip)).softmax(-1)
+            weight = gain.gather(2, action)[:, :, 0].clamp(-WEIGHT_CLIP, WEIGHT_CLIP).exp()
+            weight = torch.where(learned & (steps.label == steps.action), weight, 1.0)
         log_policy = agent.logits(at, steps.legal).float().log_softmax(-1)
         towards = -(better * log_policy).sum(-1)
         label = functional.nll_loss(log_policy.flatten(0, 1), steps.label.flatten(), reduction="none").view_as(towards)
-        share = torch.where(steps.rewarded, config.imitation_share, 1.0)[:, None] * steps.demonstration[:, None]
-        imitated = torch.where(steps.labelled, share, 0.0)
+        share = torch.where(steps.rewarded, config.imitation_share, 1.0)[:, None]
+        imitated = torch.where(steps.labelled, share * weight, 0.0)
         improved = torch.where(learned, 1.0 - share, 0.0)
         policy = (improved * towards + imitated * label) * valid
 
         of_action = values(at, steps.legal.count).float()
         chosen = action[..., None].expand(-1, -1, 1, of_action.shape[-1])
         scores = of_action.gather(2, chosen)[:, :, 0].log_softmax(-1)
-        critic = torch.where(known, -(values.two_hot(target) * scores).sum(-1), 0.0)
+        critic = torch.where(known, -(values.soft(target) * scores).sum(-1), 0.0)
         critic = critic.sum(1) / known.sum(1).clamp(min=1)
 
         count = valid.sum().clamp(min=1)
@@ -153,7 +160,7 @@ class AdvantageFiltered:
             record[f"entropy_multiplier/{task.name}"] = multiplier
             record[f"advantage_scale/{task.name}"] = scale * (high - low)
             record[f"value/{task.name}"] = low + (value * valid).sum() / count * (high - low)
-            outside = (target - 0.5).abs() > 0.5 + values.MARGIN
+            outside = (target - 0.5).abs() > 0.55
             record[f"value_outside/{task.name}"] = (outside & known).sum() / known.sum().clamp(min=1)
             record[f"loss/{task.name}"] = policy.sum() / count
         return policy, critic, entropy

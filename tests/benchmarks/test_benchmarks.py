@@ -13,7 +13,7 @@ from actors.explorer.explorer import ExplorerSettings
 from agent.agent import Agent
 from agent.config import AgentConfig
 from agent.policy import Policy
-from benchmarks import embeddings, environment_actor, explorer, learner
+from benchmarks import checkpoints, embeddings, environment_actor, explorer, learner
 from benchmarks.actor_parts import make_player
 from benchmarks.matmul_rate import DecoderShape, MatmulRate
 from benchmarks.plain_decoder import PlainDecoder, PlainUpdate
@@ -52,6 +52,12 @@ def test_the_plain_decoder_is_causal() -> None:
     every = torch.arange(16)
     a, b = model(tokens, every), model(changed, every)
     assert torch.allclose(a[:, :8], b[:, :8], atol=1e-5) and not torch.allclose(a[:, 8:], b[:, 8:], atol=1e-5)
+
+
+def test_checkpoints(tmp_path: Path) -> None:
+    figures = checkpoints.measure(TINY, 2, tmp_path)
+    assert 0 < figures["pause_ms"] <= figures["longest_pause_ms"] and figures["write_seconds"] > 0
+    assert figures["cpu_seconds"] > 0 and figures["megabytes"] > 0.1
 
 
 def test_both_models_of_the_learner_benchmark_have_the_same_blocks() -> None:

@@ -1,5 +1,6 @@
 """The command line: quick help, one clear line for what is refused, and the commands that need no training."""
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -189,3 +190,12 @@ def test_exit_codes_of_the_real_command():
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("clowder train: ") and done.stderr.count("\n") == 1
     assert json.loads(json.dumps(done.stderr)).count("quickstart") >= 1
+
+
+def test_a_disk_without_room_is_one_line(small_disk, capsys):
+    with (small_disk / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    assert main(["train", "actors=[cartpole_v1]", f"logging.folder={small_disk}", "--name", "full"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "No space left on device" in said

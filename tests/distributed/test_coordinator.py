@@ -1,7 +1,6 @@
 """Whole runs of `clowder train` in real processes: to the end, resumed, shot at, and interrupted."""
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -17,65 +16,8 @@ import pytest
 from distributed.metrics import read_rows
 from distributed.result import Result
 from distributed.run_folder import RunFolder
-
-TASK = "gymnasium/CartPole-v1"
-SMALL = [
-    "actors=[cartpole_v1]", "actors.cartpole_v1.envs_per_actor=4", "agent.width=32", "agent.layers=1", "agent.heads=2",
-    "learner.windows_per_batch=8", "cluster.publish_seconds=0.2", "cluster.pull_seconds=0.2",
-    "cluster.report_seconds=0.2", "logging.every_seconds=0.3", "logging.console=lines", "evaluation.every_seconds=0",
-    "evaluation.final_episodes=2", "evaluation.video_steps=10", "learner.good_threshold=-1",
-]  # fmt: skip
-
-
-@contextlib.contextmanager
-def clowder(*words, cwd, environment=None):
-    """A `clowder` process in a group of its own, as a terminal makes it; killed with all it started at the end."""
-    with (cwd / "output.txt").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli", *map(str, words)],
-            cwd=cwd, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=os.environ | (environment or {}),
-        )  # fmt: skip
-    try:
-        yield process
-    finally:
-        for each in [*descendants(process.pid), psutil.Process(process.pid)] if process.poll() is None else []:
-            with contextlib.suppress(psutil.Error):
-                each.kill()
-        process.wait(10)
-
-
-def descendants(pid):
-    with contextlib.suppress(psutil.Error):
-        return psutil.Process(pid).children(recursive=True)
-    return []
-
-
-def output(cwd):
-    return (cwd / "output.txt").read_text()
-
-
-def train(*words, cwd, seconds=90, code=0):
-    with clowder("train", *words, cwd=cwd) as process:
-        assert process.wait(seconds) == code, output(cwd)
-
-
-def wait_for(what, process, cwd, seconds=60):
-    """Poll until ``what()`` is true, while the run lives."""
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert process.poll() is None, output(cwd)
-        assert time.monotonic() < end, output(cwd)
-        time.sleep(0.1)
-    return found
-
-
-def find(process, title):
-    """Pid of the run's process whose title or command line has ``title``."""
-    for each in descendants(process.pid):
-        with contextlib.suppress(psutil.Error):
-            if title in " ".join(each.cmdline()):
-                return each.pid
-    return None
+from learner.checkpoint import open_checkpoint
+from tests.clowder_process import SMALL, TASK, clowder, descendants, find, output, train, wait_for
 
 
 def check_documented(names):
@@ -89,6 +31,7 @@ def check_documented(names):
 @pytest.mark.timeout(200)
 def test_a_run_to_its_end_and_its_resume(cartpole_set, tmp_path):
     words = [*SMALL, f"actors.cartpole_v1.demonstrations={cartpole_set}", "learner.steps=1000000"]
+    words += ["checkpoint.replay=true"]
     train(*words, "stop.environment_steps=400", "--name", "whole", cwd=tmp_path)
     run = RunFolder.open(tmp_path / "runs" / "whole")
     first = Result.read(run.result)
@@ -101,14 +44,18 @@ def test_a_run_to_its_end_and_its_resume(cartpole_set, tmp_path):
     expected = ("learner/loss", "system/time_to_first_update_s", "fleet/alive", f"replay/size/demonstrations/{TASK}")
     assert set(expected) <= values
     check_documented(values)
-    state = json.loads((run.checkpoints / f"{first.learner_steps:09}" / "state.json").read_text())
-    assert state["extra"]["environment_steps"] == first.environment_steps
+    saved = open_checkpoint(run.checkpoints / f"{first.learner_steps:09}")
+    assert saved.extra["environment_steps"] == first.environment_steps
+    (counted,) = (each["counts"] for each in saved.extra["counters"]["actors"])
+    assert counted["windows"] == saved.tables[f"online/{TASK}"]["inserts"] > 0
+    assert counted["good_windows"] == saved.tables[f"good/{TASK}"]["inserts"]
 
     assert first.failed == {}
     last = first.learner_steps + 15
     train("--resume", run.path, "stop.environment_steps=0", f"stop.learner_steps={last}", cwd=tmp_path)
     again = Result.read(run.result)
     assert again.learner_steps == last
+    assert f"replay begins with the contents of {saved.folder}" in run.log.read_text()
     assert again.environment_steps >= first.environment_steps
     assert again.wall_seconds > first.wall_seconds and again.policy_version > first.policy_version
     rows = read_rows(run.metrics)
@@ -120,7 +67,7 @@ def test_a_run_to_its_end_and_its_resume(cartpole_set, tmp_path):
 def test_killed_processes_come_back_and_ctrl_c_leaves_a_checkpoint_and_no_process(cartpole_set, tmp_path):
     words = [
         *SMALL, f"actors.cartpole_v1.demonstrations={cartpole_set}", "learner.steps=1000000",
-        "checkpoint.every_seconds=1", "evaluation.every_seconds=2", "evaluation.episodes=1",
+        "checkpoint.every_seconds=1", "checkpoint.replay=true", "evaluation.every_seconds=2", "evaluation.episodes=1",
     ]  # fmt: skip
     with clowder("train", *words, "--name", "shot", cwd=tmp_path) as process:
         wait_for((tmp_path / "runs/shot/status.json").exists, process, tmp_path)
@@ -154,6 +101,7 @@ def test_killed_processes_come_back_and_ctrl_c_leaves_a_checkpoint_and_no_proces
         assert process.wait(30) == 130, output(tmp_path)
         assert time.monotonic() - asked < 15
     assert "--resume" in output(tmp_path)
+    assert "replay begins with the contents of" in run.log.read_text()  # in the place of the one that was killed
     status = run.read_status()
     assert status["phase"] == "interrupted"
     assert (run.checkpoints / f"{status['metrics']['learner_steps']:09.0f}" / "MANIFEST.json").exists()

@@ -16,7 +16,7 @@ from distributed.plan import make_plan
 from distributed.run_expert import expert_of
 from distributed.run_folder import RunFolder
 from learner.batch_source import TaskSources
-from learner.checkpoint import save_checkpoint
+from learner.checkpoint import take_snapshot, write_checkpoint
 from learner.learner import Learner
 from tests.learner.windows import ListStream
 
@@ -31,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = RunFolder.create(tmp_path_factory.mktemp("runs") / "untrained", to_dict(config), [])
     nothing = {TASK: TaskSources(plan.specs[0], 1.0, (0.0, 0.0), {"demonstrations": ListStream([])})}
     learner = Learner(Agent(config.agent, plan.specs), nothing, config.learner, seed=0)
-    save_checkpoint(folder.checkpoints, learner, {"environment_steps": 7, "wall_seconds": 1.5})
+    write_checkpoint(folder.checkpoints, take_snapshot(learner, {"environment_steps": 7, "wall_seconds": 1.5}))
     learner.close()
     return folder.path
 

@@ -1,4 +1,5 @@
 import math
+import shutil
 import subprocess
 import sys
 import time
@@ -71,6 +72,9 @@ def test_a_video_becomes_an_animation(tmp_path):
     writer = MetricsWriter(tmp_path / "tensorboard", tmp_path / "metrics.jsonl")
     writer.video("video/a", tmp_path / "a.mp4", 9)
     writer.close()
+    (tmp_path / "torn.mp4").write_bytes((tmp_path / "a.mp4").read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"torn\.mp4: no pictures"):
+        writer.video("video/torn", tmp_path / "torn.mp4", 9)
     (image,) = events(tmp_path / "tensorboard").Images("video/a")
     assert image.step == 9 and image.encoded_image_string[:3] == b"GIF" and image.height == 160
 
@@ -106,3 +110,33 @@ def test_tensorflow_stays_out():
         "sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_a_full_disk_costs_points_and_nothing_that_was_written(small_disk):
+    rows = small_disk / "metrics.jsonl"
+    writer = MetricsWriter(small_disk / "tensorboard", rows)
+    write(writer, 1, learner__loss=1.0)
+    writer._events.flush()
+    (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free - 8_000))
+    step = 1
+    while writer.failures < 3:
+        step += 1
+        write(writer, step, learner__loss=float(step), **{f"learner__{i}": 0.0 for i in range(100)})
+        time.sleep(0.01)  # events are written in a thread
+    (small_disk / "filler").unlink()
+    time.sleep(1.1)  # event files are named by the second
+    write(writer, step + 1, learner__loss=0.5)
+    writer.close()
+    written = [row["learner_steps"] for row in read_rows(rows)]
+    assert written[0] == 1 and written[-1] == step + 1 and len(set(written)) == len(written)
+    points = events(small_disk / "tensorboard").Scalars("learner/loss")
+    assert (points[0].step, points[0].value) == (1, 1.0) and (points[-1].step, points[-1].value) == (step + 1, 0.5)
+    with pytest.MonkeyPatch.context() as patch:  # nothing is lost where a resume finds the disk full
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            MetricsWriter(small_disk / "tensorboard", rows, resumed_from=1)
+    assert [row["learner_steps"] for row in read_rows(rows)] == written
+
+
+def full(*_):
+    raise OSError(28, "No space left on device")

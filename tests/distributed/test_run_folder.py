@@ -66,7 +66,7 @@ def test_what_create_writes(run):
     assert start["versions"]["torch"] not in ("", "missing") and "clowder" in start["versions"]
     assert start["git_commit"]
     assert run.read_config()["seed"] == 5
-    assert all(folder.is_dir() for folder in (run.checkpoints, run.tensorboard, run.videos, run.replay))
+    assert all(folder.is_dir() for folder in (run.checkpoints, run.tensorboard, run.videos))
     assert run.read_status()["phase"] == "not started"
     run.write_resumed(run.read_config(), ["clowder", "train", "--resume"], ["stop.learner_steps=9"])
     assert [each["changed"] for each in json.loads(run.info.read_text())["starts"]] == [[], ["stop.learner_steps=9"]]

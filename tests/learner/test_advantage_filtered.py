@@ -16,7 +16,7 @@ from agent.task import ArraySpec, TaskSpec
 from agent.weights import flat_weights, load_agent
 from learner.batch import packed_hidden
 from learner.batch_source import TaskSources
-from learner.checkpoint import restore_checkpoint, save_checkpoint
+from learner.checkpoint import Checkpoint, open_checkpoint, restore_checkpoint, take_snapshot, write_checkpoint
 from learner.config import LearnerConfig
 from learner.learner import Learner
 from learner.objectives.advantage_filtered import retrace_targets
@@ -64,14 +64,14 @@ def make_learner(windows: list[Window], task: TaskSpec = TASK, returns: str = "o
     config = LearnerConfig(
         objective="return_conditioned" if returns != "off" else "advantage_filtered",
         windows_per_batch=32,
-        tokens_per_row=12,
+        tokens_per_row=3 * task.context_steps + 3,
         learning_rate=3e-3,
         warmup_steps=5,
         weight_decay=0.0,
         prompt_share=0.0,
         prefetch_batches=0,
         steps=10_000,
-        **{"target_rate": 0.05, "discount": 1.0} | changes,
+        **{"target_rate": 0.05, "discount": 1.0, "imitation_share": 0.0} | changes,
     )
     share = 1.0 if "online" in streams else 0.0
     return Learner(agent, {task.name: TaskSources(task, 1.0, (share, share), streams)}, config, 0)
@@ -164,6 +164,51 @@ def test_it_stitches_halves_of_episodes_that_nobody_played_together() -> None:
     assert probabilities(conditioned, [1], [], asked=0.3)[0] > 0.9  # the most that was ever earned from there
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_padding_and_hidden_labels_count_for_nothing(share: float) -> None:
+    """A crop of one step beside one of three, whose first label may not be learned from."""
+    short, whole = episode([0], [0], [1.0]), episode([1, 2, 3], [1, 1, 0], [0.0, 0.0, 1.0])
+    whole = dataclasses.replace(whole, label_mask=np.array([False, True, True]))
+    learner = make_learner([short, whole], imitation_share=share)
+    batch = learner.batches.make().batch
+    before, _ = learner.objective.loss(learner.agent, batch)
+    steps = batch.steps[0]
+    steps.reward[steps.position < 0] = 1e6
+    steps.action[steps.position < 0] = 1
+    steps.label[(steps.position < 0) | ~steps.labelled] = 1
+    after, _ = learner.objective.loss(learner.agent, batch)
+    assert (steps.position < 0).any() and (~steps.labelled & (steps.position >= 0)).any()
+    assert torch.equal(before, after) and torch.isfinite(after)
+
+
+def test_what_is_done_with_equal_values_is_imitated_as_by_the_plain_objective() -> None:
+    """Where no advantage is known every weight is 1, and all of it is imitation: Gato's loss, number by number."""
+    windows = [episode([0, 1], [1, 0], [0.0, 0.0], "demonstrations", has_reward=False)]
+    improving = make_learner(windows, critic_weight=0.0)
+    batch = improving.batches.make().batch
+    plain, _ = Imitation(improving.config).loss(improving.agent, batch)
+    ours, _ = improving.objective.loss(improving.agent, batch)
+    assert torch.allclose(ours, plain, rtol=1e-6)
+
+
+def test_a_time_limit_is_no_end() -> None:
+    """A reward of 1 for ever, cut after twelve steps: the value learned of it is that of going on for ever."""
+    rng, windows = np.random.default_rng(0), []
+    for _ in range(40):
+        cut = episode([0] * 12, rng.integers(0, 2, 12).tolist(), [1.0] * 12)
+        windows.append(dataclasses.replace(cut, terminated=np.zeros(12, bool), truncated=np.arange(12) == 11))
+    task = dataclasses.replace(TASK, value_range=(0.0, 5.0), context_steps=8)
+    learner = make_learner(windows, task, discount=0.75)
+    for _ in range(200):
+        learner.step()
+    values, batch = learner.agent.action_values, learner.batches.make().batch
+    assert values is not None
+    steps = batch.steps[0]
+    worth = values.expected(values(packed_hidden(learner.agent, batch)[steps.position], 2)).detach()
+    worth = 5.0 * worth.gather(2, steps.action[..., None])[:, :, 0]
+    assert worth[steps.position >= 0].numpy() == pytest.approx(4.0, abs=0.4)
+
+
 def test_demonstrations_without_rewards_are_imitated_and_their_values_not_learned() -> None:
     learner = make_learner([episode([0, 1], [1, 0], [0.0, 0.0], "demonstrations", has_reward=False)])
     for _ in range(60):
@@ -197,6 +242,10 @@ def test_rewards_of_another_scale_move_the_policy_as_far() -> None:
     assert probabilities(ordinary, [0], []) == pytest.approx(probabilities(other, [0], []), abs=1e-3)
 
 
+def saved(folder: Path, learner: Learner) -> Checkpoint:
+    return open_checkpoint(write_checkpoint(folder, take_snapshot(learner, {})))
+
+
 def test_a_resumed_learner_goes_on_as_one_that_never_stopped(tmp_path: Path) -> None:
     # As long as the context, so that each is taken and the lists that stand in for replay stay in step.
     windows = [episode([0, 1, 2], [action, 1, 0], [0.0, float(action), 0.0]) for action in (0, 1)]
@@ -205,7 +254,7 @@ def test_a_resumed_learner_goes_on_as_one_that_never_stopped(tmp_path: Path) -> 
         straight.step()
     for _ in range(3):
         stopped.step()
-    restore_checkpoint(save_checkpoint(tmp_path, stopped, {}), resumed)
+    restore_checkpoint(saved(tmp_path, stopped), resumed)
     for _ in range(3):
         resumed.step()
     ours, theirs = (each.objective.tensors(each.agent) for each in (resumed, straight))
@@ -221,7 +270,7 @@ def test_what_acts_and_is_kept_is_the_average_of_what_is_updated(tmp_path: Path)
     for _ in range(3):
         learner.step()
     _, published = learner.next_version()
-    kept = flat_weights(load_agent(save_checkpoint(tmp_path, learner, {})))
+    kept = flat_weights(load_agent(saved(tmp_path, learner).folder))
     average, updated = flat_weights(learner.acting), flat_weights(learner.agent)
     for name, weights in average.items():
         assert np.array_equal(published[name], weights) and np.array_equal(kept[name], weights)
@@ -232,7 +281,7 @@ def test_a_checkpoint_of_another_objective_is_refused(tmp_path: Path) -> None:
     learner = make_learner([episode([0], [0], [0.0])])
     learner.objective = Imitation(learner.config)
     with pytest.raises(ValueError, match="another objective"):
-        restore_checkpoint(save_checkpoint(tmp_path, learner, {}), make_learner([episode([0], [0], [0.0])]))
+        restore_checkpoint(saved(tmp_path, learner), make_learner([episode([0], [0], [0.0])]))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -15,15 +14,7 @@ from agent.task import TaskSpec
 from agent.text_policy import TextPolicy
 from agent.weights import flat_weights
 from learner.batch_source import BatchSource, NoData, TaskSources
-from learner.checkpoint import (
-    MANIFEST,
-    check_manifest,
-    file_hash,
-    latest_checkpoint,
-    restore_checkpoint,
-    save_checkpoint,
-    whole_checkpoints,
-)
+from learner.checkpoint import open_checkpoint, restore_checkpoint, take_snapshot, write_checkpoint
 from learner.config import LearnerConfig
 from learner.learner import Diverged, Learner
 from learner.optimiser import learning_rate
@@ -174,9 +165,10 @@ def test_a_resumed_learner_goes_on_as_if_never_stopped(tmp_path: Path, prefetch:
     for _ in range(3):
         stopped.step()
     stopped.next_version()
-    folder = save_checkpoint(tmp_path, stopped, {"replay": "none"})
+    checkpoint = open_checkpoint(write_checkpoint(tmp_path, take_snapshot(stopped, {"replay": "none"})))
+    assert checkpoint.extra == {"replay": "none"}
     resumed = make_learner(good=1, online_share=0.5, prefetch_batches=prefetch)
-    assert restore_checkpoint(folder, resumed) == {"replay": "none"}
+    restore_checkpoint(checkpoint, resumed)
     assert resumed.counters() == stopped.counters() and resumed.version == 1
     # The streams are fresh and go round lists; put them where the stopped learner's were.
     for name, sources in resumed._sources.items():
@@ -187,51 +179,6 @@ def test_a_resumed_learner_goes_on_as_if_never_stopped(tmp_path: Path, prefetch:
     resumed.close()
     for name, array in flat_weights(resumed.agent).items():
         np.testing.assert_allclose(array, flat_weights(through.agent)[name], atol=1e-6, err_msg=name)
-
-
-def test_torn_and_damaged_checkpoints_are_passed_over(tmp_path: Path) -> None:
-    learner = make_learner(tasks=(CONTROL,))
-    saved = []
-    for _ in range(5):
-        learner.step()
-        saved.append(save_checkpoint(tmp_path, learner, {}, keep=3))
-    assert whole_checkpoints(tmp_path) == saved[-3:]
-    (saved[-1] / MANIFEST).unlink()
-    with (saved[-2] / "optimiser.safetensors").open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"\xff")
-    assert latest_checkpoint(tmp_path) == saved[-3]
-    with pytest.raises(ValueError, match=r"optimiser\.safetensors is missing, truncated or changed"):
-        restore_checkpoint(saved[-2], make_learner(tasks=(CONTROL,)))
-    with pytest.raises(ValueError, match="another model shape"):
-        restore_checkpoint(saved[-3], make_learner(tasks=(CONTROL,), width=64))
-
-
-def test_a_manifest_names_files_of_its_folder_alone(tmp_path: Path) -> None:
-    folder = save_checkpoint(tmp_path / "checkpoints", make_learner(), {})
-    (tmp_path / "elsewhere").write_text("x")
-    manifest = json.loads((folder / MANIFEST).read_text())
-    for name in ("../../elsewhere", str(tmp_path / "elsewhere")):
-        files = manifest["sha256"] | {name: file_hash(tmp_path / "elsewhere")}
-        (folder / MANIFEST).write_text(json.dumps(manifest | {"sha256": files}))
-        with pytest.raises(ValueError, match="no file of its folder"):
-            check_manifest(folder)
-        assert latest_checkpoint(folder.parent) is None
-
-
-def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    learner = make_learner(tasks=(CONTROL,))
-    learner.step()
-    first = save_checkpoint(tmp_path, learner, {})
-    learner.step()
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("learner.checkpoint.flush", full)
-    with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(tmp_path, learner, {})
-    assert latest_checkpoint(tmp_path) == first and not list(tmp_path.glob("tmp-*"))
 
 
 @pytest.mark.parametrize("embedding", ["fused", "per_element"])
@@ -311,6 +258,28 @@ def test_an_update_without_a_finite_loss_or_gradient_changes_nothing_and_is_coun
     assert [step(loss) for loss in (sound, poisoned, sound, poisoned, sound)] == [True, False, True, False, True]
     metrics = learner.metrics()
     assert metrics["skipped_steps"] == 2 and np.isfinite(list(metrics.values())).all()
+
+
+@pytest.mark.parametrize(("factor", "skipped"), [(1.0, False), (1e9, False), (1e30, True)])
+def test_an_exploding_gradient_moves_weights_no_further_than_another(
+    factor: float, skipped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is clipped, and counted as such; one whose norm is beyond float32 is skipped."""
+    learner = make_learner(tasks=(CONTROL,), gradient_clip=1e-3, learning_rate=1e-3, warmup_steps=1)
+    sound = learner.objective.loss
+
+    def exploding(agent, batch):  # type: ignore[no-untyped-def]
+        loss, record = sound(agent, batch)
+        return loss * factor, record
+
+    monkeypatch.setattr(learner.objective, "loss", exploding)
+    before = [parameter.detach().clone() for parameter in learner.agent.parameters()]
+    learner.step()
+    moved = max(float((a - b).abs().max()) for a, b in zip(learner.agent.parameters(), before, strict=True))
+    metrics = learner.metrics()
+    assert metrics["skipped_steps"] == skipped and metrics["clipped_fraction"] == 1.0
+    assert moved == 0.0 if skipped else 0.0 < moved < 2e-3
+    assert skipped or metrics["gradient_norm"] > 0.01 * factor
 
 
 def test_the_learning_rate_warms_up_and_decays_by_steps_or_time() -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from agent.task import TaskSpec
 from replay.config import ReplayConfig
+from replay.contents import ContentsSaver
 from replay.sampler import WindowSampler
 from replay.server import ServerHandle, start_replay_server
 from replay.table_info import ReplayMonitor, ReplayUnavailable, poll
@@ -51,7 +52,8 @@ def test_a_limit_a_stall_a_kill_and_a_restart(
         sampler_buffer=2, sampler_queue=2,
     )  # fmt: skip
     online, good = table_for(spec.name, "online"), table_for(spec.name, "good")
-    server = start_replay_server([spec], config, tmp_path)
+    scratch, saved_to = tmp_path / "scratch", tmp_path / "saved"
+    server = start_replay_server([spec], config, scratch=scratch)
     assert not server.restored
     try:
         # Inserts wait, with a deadline, and the message says for what.
@@ -69,8 +71,8 @@ def test_a_limit_a_stall_a_kill_and_a_restart(
         wait_until(lambda: writer.ready(0.2), 10, "sampling did not free the writer")
 
         # A checkpoint, then a stalled server: deadlines hold and the interpreter is free while they run.
-        assert Path(server.checkpoint(30)).exists()
-        saved = poll(server.address)[online].size
+        saved = ContentsSaver(server.address, scratch).save(saved_to, 30)[online].size
+        assert saved == poll(server.address)[online].size
         freeze(server.pid)
         monitor = ReplayMonitor(server.address, 0.1)
         begin = time.monotonic()
@@ -97,7 +99,7 @@ def test_a_limit_a_stall_a_kill_and_a_restart(
         wait_until(lambda: not server.alive(), 5, "the server survived SIGKILL")
         server.stop()
         config.port = server.port
-        again = start_replay_server([spec], config, tmp_path, generation=1)
+        again = start_replay_server([spec], config, scratch=scratch, restore=saved_to, generation=1)
         server = again
         assert again.restored and again.generation == 1 and again.port == config.port
         assert poll(again.address)[online].size == saved
@@ -119,10 +121,10 @@ def test_a_limit_a_stall_a_kill_and_a_restart(
         sampler.close()
         writer.close(5)
 
-        # Other tables: the checkpoint is left alone, since Reverb would bring the old settings back silently.
+        # Other tables: the contents are left alone, since Reverb would bring the old settings back silently.
         again.stop()
         config.online_capacity = 50
-        server = start_replay_server([spec], config, tmp_path)
+        server = start_replay_server([spec], config, scratch=scratch, restore=saved_to)
         assert not server.restored
         assert poll(server.address)[online].capacity == 50 and poll(server.address)[online].size == 0
     finally:
@@ -153,6 +155,7 @@ import sys, time
 sys.path.insert(0, {folder!r})
 from conftest import make_task
 from replay.config import ReplayConfig
+from replay.contents import ContentsSaver
 from replay.server import start_replay_server
 handle = start_replay_server([make_task("x")], ReplayConfig())
 print(handle.pid, flush=True)

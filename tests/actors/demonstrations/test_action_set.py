@@ -17,6 +17,7 @@ from actors.demonstrations.demonstration_set import DemonstrationSetError
 from actors.demonstrations.open_set import open_set
 from actors.demonstrations.record import pack_action_set
 from actors.environments.make import task_spec
+from replay.sealed_json import read_sealed
 from tests.actors.demonstrations.sets import BOXING, CARTPOLE, played
 
 PENDULUM = ActorConfig(task="gymnasium/Pendulum-v1")
@@ -81,7 +82,7 @@ def test_writing_again_replaces_the_set_whole(folder: Path, records) -> None:
 
 def _rewrite(folder: Path, **columns: np.ndarray) -> None:
     """Put other columns into the archive, with a right checksum."""
-    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest = read_sealed(folder / MANIFEST)
     path = folder / manifest["archive"]
     with np.load(path) as archive:
         data = {name: archive[name] for name in archive.files} | columns
@@ -93,7 +94,7 @@ def _rewrite(folder: Path, **columns: np.ndarray) -> None:
 
 
 def _manifest(folder: Path, **changes: object) -> None:
-    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest = read_sealed(folder / MANIFEST)
     (folder / MANIFEST).write_text(json.dumps(manifest | changes))
 
 
@@ -150,7 +151,7 @@ def test_only_noisy_episodes_have_no_demonstrator_return(tmp_path: Path) -> None
 
 
 def test_another_simulator_is_named_with_both_versions(folder: Path) -> None:
-    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest = read_sealed(folder / MANIFEST)
     manifest["settings"]["versions"] = {"gymnasium": "0.0.1"}
     (folder / MANIFEST).write_text(json.dumps(manifest))
     opened = open_set(folder, CARTPOLE)
@@ -191,7 +192,7 @@ def test_a_set_of_another_task_settings_or_spaces_is_refused(tmp_path: Path, fol
     ):
         with pytest.raises(DemonstrationSetError, match=message):
             open_set(tmp_path / "boxing", dataclasses.replace(BOXING, arguments=arguments))
-    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest = read_sealed(folder / MANIFEST)
     manifest["settings"]["task"]["observation"]["observation"]["shape"] = [5]
     (folder / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(DemonstrationSetError, match=r"observation .observation."):

@@ -22,6 +22,7 @@ from actors.demonstrations.open_set import open_set, wanted_settings
 from actors.demonstrations.simulation import simulate
 from actors.environments.make import make_environment
 from agent.task import ArraySpec, TaskSpec
+from replay.sealed_json import read_sealed
 from tests.actors.demonstrations.sets import BABYAI, BOXING, CARTPOLE, played
 
 PENDULUM = ActorConfig(task="gymnasium/Pendulum-v1")
@@ -138,7 +139,7 @@ def test_a_set_can_be_continued(tmp_path: Path) -> None:
 def test_an_episode_is_there_even_if_the_count_was_not_written(tmp_path: Path) -> None:
     write(tmp_path, CARTPOLE, range(3))
     path = tmp_path / "data" / METADATA
-    metadata = json.loads(path.read_text())
+    metadata = read_sealed(path)
     path.write_text(json.dumps(metadata | {"total_episodes": 2}))
     assert open_set(tmp_path, CARTPOLE).num_episodes == 3
     write(tmp_path, CARTPOLE, range(3, 4))
@@ -147,7 +148,7 @@ def test_an_episode_is_there_even_if_the_count_was_not_written(tmp_path: Path) -
 
 
 def _edit(path: Path, **changes: object) -> None:
-    data = json.loads(path.read_text()) | changes
+    data = read_sealed(path) | changes
     path.write_text(json.dumps({key: value for key, value in data.items() if key not in changes or value is not None}))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from actors.demonstrations.record import record
 from actors.demonstrations.recording import RecordReport, noise_of
 from actors.experts.make import make_expert
 from actors.experts.weak_expert import WeakExpert
+from replay.sealed_json import read_sealed
 from tests.actors.demonstrations.sets import BABYAI, CARTPOLE
 
 REPOSITORY = Path(__file__).parents[3]
@@ -151,6 +153,21 @@ def test_a_full_disk_leaves_a_set_that_is_continued(form: str, tmp_path: Path) -
     assert open_set(tmp_path, BABYAI).seeds.tolist() == list(range(7))
 
 
+@pytest.mark.parametrize("form", ["minari", "actions"])
+def test_no_space_left_leaves_a_set_that_is_continued(form: str, small_disk: Path) -> None:
+    folder, filler = small_disk / "set", small_disk / "filler"
+    record(BABYAI, "babyai-bot", 3, folder, form=form, random_seconds=0)
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    with pytest.raises(OSError, match=r"No space left.*holds the episodes written before"):
+        record(BABYAI, "babyai-bot", 7, folder, form=form, random_seconds=0)
+    assert open_set(folder, BABYAI).num_episodes == 3 and open_set(folder, BABYAI).episode(2).success
+    filler.unlink()
+    assert record(BABYAI, "babyai-bot", 7, folder, form=form, random_seconds=0).episodes == 7
+    assert open_set(folder, BABYAI).seeds.tolist() == list(range(7))
+
+
 @pytest.mark.parametrize(("form", "sent"), [("minari", "KILL"), ("minari", "INT"), ("actions", "INT")])
 def test_an_interrupted_recording_leaves_whole_episodes(form: str, sent: str, tmp_path: Path) -> None:
     process = recording(tmp_path, form, full_after=-1)
@@ -176,7 +193,7 @@ def _interrupt_after(
 def test_an_interruption_before_the_first_episode_is_no_obstacle(tmp_path: Path) -> None:
     record(BABYAI, "babyai-bot", 1, tmp_path, random_seconds=0)
     metadata = tmp_path / "data" / "metadata.json"
-    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"total_episodes": 0}))
+    metadata.write_text(json.dumps(read_sealed(metadata) | {"total_episodes": 0}))
     for path in (tmp_path / "data" / "0").iterdir():
         path.unlink()
     (tmp_path / "data" / "0").rmdir()
@@ -200,6 +217,16 @@ def test_a_weak_experts_errors_are_what_is_imitated_and_its_failures_are_kept(tm
     assert all(np.array_equal(each.action, each.label) for each in episodes)
     assert {each.success for each in episodes} == {True, False}
     assert opened.demonstrator_return == pytest.approx(np.mean([each.episode_return for each in episodes]))
+
+
+def test_a_weak_expert_may_err_in_a_share_of_its_episodes() -> None:
+    expert = make_expert("babyai-bot", BABYAI)
+    weak = WeakExpert(expert, 1.0, 0.5)
+    assert weak.name == "weak:1@0.5:babyai-bot"
+    right = [np.array_equal(weak.play(seed).action, expert.play(seed).action) for seed in range(40)]
+    assert 12 <= sum(right) <= 28
+    with pytest.raises(ValueError, match="at most 1, not 2"):
+        WeakExpert(expert, 1.0, 2)
 
 
 def test_a_weak_expert_takes_no_noise_and_a_positive_level() -> None:

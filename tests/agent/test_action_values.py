@@ -1,0 +1,31 @@
+"""Distributions of values: their means, their edges, and what an average of two says."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.action_values import ActionValues
+
+VALUES = ActionValues(8, 101)
+
+
+@given(st.floats(0.0, 1.0))
+def test_the_mean_of_a_target_is_its_value(value: float) -> None:
+    target = VALUES.soft(torch.tensor(value))
+    assert target.sum().item() == pytest.approx(1.0, abs=1e-5) and (target >= 0).all()
+    assert (target @ VALUES.centres).item() == pytest.approx(value, abs=2e-3)
+
+
+@given(st.floats(-1e6, 1e6))
+def test_what_lies_outside_is_moved_to_the_edge_of_the_range(value: float) -> None:
+    mean = (VALUES.soft(torch.tensor([[value]])) @ VALUES.centres).item()
+    assert mean == pytest.approx(min(1.0, max(0.0, value)), abs=2e-3)
+
+
+def test_the_average_of_two_neighbours_logits_lies_between() -> None:
+    """Weights that are averaged average logits; the mean of what they say must follow."""
+    near, far = (VALUES.soft(torch.tensor(value)).clamp(min=1e-6).log() for value in (0.4, 0.5))
+    for share in (0.25, 0.5, 0.75):
+        mean = VALUES.expected((1 - share) * near + share * far).item()
+        assert mean == pytest.approx(0.4 + 0.1 * share, abs=0.01)
