@@ -9,6 +9,7 @@ from distributed.cli import main
 from distributed.compose import compose
 from distributed.config import to_dict
 from distributed.run_folder import RunFolder
+from replay.sealed_json import read_sealed, seal
 
 NAMING = {
     "entry point": {"task": "gymnasium/Mine", "entry_point": "foreign_code:make"},
@@ -60,11 +61,11 @@ def test_a_run_folder_cannot_have_code_imported(way, tmp_path, ran, capsys):
 def test_a_demonstration_set_cannot_have_code_imported(way, cartpole_set, tmp_path, ran, capsys):
     folder = tmp_path / "set"
     shutil.copytree(cartpole_set, folder)
-    manifest = json.loads((folder / "set.json").read_text())
+    manifest = read_sealed(folder / "set.json")
     settings, naming = manifest["settings"], dict(NAMING[way])
     settings["task"]["name"] = naming.pop("task")
     settings |= naming
-    (folder / "set.json").write_text(json.dumps(manifest))
+    (folder / "set.json").write_text(json.dumps(seal(manifest)))  # whoever can write it can seal it
     assert main(["sets", str(folder)]) == 0
     assert main(["sets", str(folder), "--check"]) == 2
     assert main(["train", "actors=[cartpole_v1]", f"actors.cartpole_v1.demonstrations={folder}", "--dry-run"]) == 2

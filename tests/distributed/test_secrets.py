@@ -2,12 +2,12 @@
 
 import pytest
 
+from actors.environments.failures import EnvironmentFailed
 from distributed.cli import main
 from distributed.compose import compose
 from distributed.errors import ClowderError
 from distributed.metrics import MetricsWriter
 from distributed.run_folder import RunFolder
-from learner.batch_source import NoData
 
 SECRET = "correct-horse-battery-staple"
 LEAKY = """
@@ -21,7 +21,7 @@ class Leaky(gymnasium.Wrapper):
 
     def step(self, action):
         self.steps += 1
-        if self.steps > 20:
+        if self.steps > 3:  # no episode ends so early
             raise RuntimeError(f"no answer to a request with {os.environ['MY_SERVICE_TOKEN']}")
         return super().step(action)
 """
@@ -36,8 +36,8 @@ def test_an_environment_that_says_a_secret_when_it_fails(tmp_path, monkeypatch, 
         "leaky:\n  task: mine/leaky\n  entry_point: leaky_environment:Leaky\n  online_share: 1.0\n"
     )
     words = ["--config-dir", str(tmp_path / "mine"), "actors=[leaky]", "cluster=serial", "--name", "leaky"]
-    words += [f"logging.folder={tmp_path}/runs", "logging.console=lines", "learner.data_deadline=1"]
-    with pytest.raises(NoData):  # no episode lasted until it was good
+    words += [f"logging.folder={tmp_path}/runs", "logging.console=lines"]
+    with pytest.raises(EnvironmentFailed, match=SECRET):
         main(["train", *words])
     run = RunFolder.open(tmp_path / "runs" / "leaky")
     assert "no answer to a request with <redacted>" in run.log.read_text()
