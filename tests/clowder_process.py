@@ -52,7 +52,7 @@ def train(*words, cwd, seconds=90, code=0):
         assert process.wait(seconds) == code, output(cwd)
 
 
-def wait_for(what, process, cwd, seconds=60):
+def wait_for(what, process, cwd, seconds=120):
     """Poll until ``what()`` is true, while the run lives."""
     end = time.monotonic() + seconds
     while not (found := what()):

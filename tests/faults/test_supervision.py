@@ -26,7 +26,7 @@ class Watched:
     def metrics(self):
         return self.run.read_status()["metrics"]
 
-    def until(self, what, seconds=60):
+    def until(self, what, seconds=120):
         return wait_for(what, self.process, self.folder, seconds)
 
     def learns_on(self):
@@ -35,11 +35,11 @@ class Watched:
         for name in ("learner_steps", "environment_steps"):
             self.until(lambda name=name: self.metrics()[name] > before[name] + 5)
 
-    def said(self, pattern, seconds=60):
+    def said(self, pattern, seconds=120):
         return self.until(lambda: re.search(pattern, self.run.log.read_text()), seconds)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_what_does_not_answer_is_replaced_and_the_fleet_can_grow_and_shrink(cartpole_set, tmp_path):
     words = [*SMALL, *QUICK, f"actors.cartpole_v1.demonstrations={cartpole_set}", "learner.steps=1000000"]
     with clowder("train", *words, "--name", "shot", cwd=tmp_path) as process:
@@ -70,7 +70,7 @@ def test_what_does_not_answer_is_replaced_and_the_fleet_can_grow_and_shrink(cart
         assert "cannot be changed while a run goes on" in output(tmp_path, "fleet.txt")
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 def test_a_killed_coordinator_leaves_no_process_and_its_run_can_be_resumed(cartpole_set, tmp_path):
     words = [*SMALL, *QUICK, f"actors.cartpole_v1.demonstrations={cartpole_set}", "learner.steps=1000000"]
     with clowder("train", *words, "--name", "shot", cwd=tmp_path) as process:
@@ -79,7 +79,7 @@ def test_a_killed_coordinator_leaves_no_process_and_its_run_can_be_resumed(cartp
         started = descendants(process.pid)
         os.kill(process.pid, signal.SIGKILL)
         process.wait(10)
-        end = time.monotonic() + 40
+        end = time.monotonic() + 60
         while left := [each for each in started if lives(each)]:
             assert time.monotonic() < end, left
             time.sleep(0.2)
@@ -90,7 +90,7 @@ def test_a_killed_coordinator_leaves_no_process_and_its_run_can_be_resumed(cartp
     assert watched.run.read_status()["phase"] == "finished"
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 def test_an_actor_that_dies_too_often_is_missed_but_not_waited_for(cartpole_set, tmp_path):
     words = [
         *SMALL, "cluster.restarts=0", f"actors.cartpole_v1.demonstrations={cartpole_set}", "learner.steps=1000000",
