@@ -302,7 +302,7 @@ class Coordinator:
 
     def _resize(self) -> None:
         """Add or let go of environment actors, as `clowder fleet` asks in the run's folder."""
-        asked = self.folder.read_fleet()
+        asked = {name: count for name, count in self.folder.read_fleet().items() if name in self.config.actors}
         if asked == self._sizes:
             return
         self._sizes = asked

@@ -176,7 +176,8 @@ class RunFolder:
 
     def read_fleet(self) -> dict[str, int]:
         """What `write_fleet` asked for; empty where it did not."""
-        return {str(name): int(count) for name, count in (read_json(self.fleet) or {}).items()}
+        asked = read_json(self.fleet) or {}
+        return {name: count for name, count in asked.items() if type(count) is int and count >= 0}
 
     def write_status(self, phase: str, metrics: dict[str, float]) -> None:
         """Replace status.json. ``phase`` is one of `PHASES`; metrics as the console takes them."""

@@ -119,6 +119,18 @@ def test_status_leaves_out_what_is_not_finite(run):
         run.write_status("dancing", {})
 
 
+def test_the_fleet_that_is_asked_for_is_numbers_of_actors_and_nothing_else(run):
+    assert run.read_fleet() == {}
+    run.write_fleet({"boxing": 4})
+    assert run.read_fleet() == {"boxing": 4}
+    run.fleet.write_text('{"boxing": "many", "pong": -1, "breakout": true, "freeway": 2}')
+    assert run.read_fleet() == {"freeway": 2}
+    run.fleet.write_text("[1]")
+    assert run.read_fleet() == {}
+    run.write_resumed({"seed": 0}, ["clowder"], [])
+    assert not run.fleet.exists()
+
+
 def test_one_coordinator_at_a_time(run, hold):
     process = hold(run)
     assert run.process() == psutil.Process(process.pid)
