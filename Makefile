@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup quickstart test coverage test-long test-tasks test-learning lint clean
+.PHONY: setup quickstart test coverage fuzz test-long test-tasks test-learning lint clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,11 @@ test: lint
 # The same tests, traced; .ci/run's limit is too short for them.
 coverage: setup
 	$(BIN)/python -m pytest -m "not learning and not tasks and not long" --cov --cov-report=term
+
+# The properties of tests/faults/fuzz with many cases, 100,000 for each of four targets: half an hour on one core.
+FUZZ_CASES ?= 100000
+fuzz: setup
+	CLOWDER_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest tests/faults/fuzz -s --timeout 7200 --hypothesis-show-statistics
 
 # Real fleets, killed, interrupted and resumed, and whole games: a few minutes.
 test-long: setup

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import numbers
 from typing import Any, Literal
 
 import numpy as np
@@ -45,7 +46,11 @@ class ArraySpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
-        if self.kind not in _DTYPES:
+        if any(n < 0 for n in self.shape):
+            raise ValueError(f"an array has sizes of at least 0, not {self.shape}")
+        _need(numbers.Real, "an array", low=self.low, high=self.high)
+        _need(numbers.Integral, "an array", num_values=self.num_values, max_bytes=self.max_bytes)
+        if not isinstance(self.kind, str) or self.kind not in _DTYPES:
             raise ValueError(f"array kind must be one of {sorted(_DTYPES)}, not {self.kind!r}")
         if self.kind == "discrete" and not 1 <= self.num_values <= MAX_DISCRETE_VALUES:
             raise ValueError(f"a discrete array needs 1 to {MAX_DISCRETE_VALUES} values, not {self.num_values}")
@@ -74,7 +79,9 @@ class ArraySpec:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ArraySpec:
-        """Inverse of `to_json`; unknown keys raise TypeError."""
+        """Inverse of `to_json`; unknown keys raise TypeError, what is no such object at all ValueError."""
+        if not isinstance(data, dict):
+            raise ValueError(f"an array is described by an object, not by {data!r}")
         data = dict(data)
         low, high = data.pop("low", None), data.pop("high", None)
         return cls(**data, low=-math.inf if low is None else low, high=math.inf if high is None else high)
@@ -115,8 +122,13 @@ class TaskSpec:
     max_episode_steps: int = 0
 
     def __post_init__(self) -> None:
-        if self.name.count("/") != 1 or not all(self.name.split("/")):
+        if not isinstance(self.name, str) or self.name.count("/") != 1 or not all(self.name.split("/")):
             raise ValueError(f"a task name has the form domain/name, not {self.name!r}")
+        _need(numbers.Real, self.name, random_return=self.random_return, reference_return=self.reference_return)
+        for field in ("return_horizon", "context_steps", "action_repeat", "max_episode_steps"):
+            _need(numbers.Integral, self.name, **{field: getattr(self, field)})
+        if not isinstance(self.instruction, str | None):
+            raise ValueError(f"{self.name}: the instruction is a text, not {self.instruction!r}")
         if not self.observation and not self.says_text:
             raise ValueError(f"{self.name}: the observation has no arrays")
         for key, spec in self.observation.items():
@@ -174,7 +186,9 @@ class TaskSpec:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> TaskSpec:
-        """Inverse of `to_json`; unknown keys raise TypeError."""
+        """Inverse of `to_json`; unknown keys raise TypeError, what is no such object at all ValueError."""
+        if not isinstance(data, dict) or not all(isinstance(data.get(key), dict) for key in ("observation", "action")):
+            raise ValueError("a task is an object with an observation and an action, which are objects too")
         data = dict(data)
         data["observation"] = {key: ArraySpec.from_json(spec) for key, spec in data["observation"].items()}
         data["action"] = ArraySpec.from_json(data["action"])
@@ -185,6 +199,13 @@ class TaskSpec:
     def dumps(self) -> str:
         """One line of JSON."""
         return json.dumps(self.to_json(), sort_keys=True)
+
+
+def _need(kind: type, where: str, **values: object) -> None:
+    """Raise ValueError, naming the field, where a value is not of a kind of numbers: it may come from a file."""
+    for name, value in values.items():
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{where}: {name} must be a number ({kind.__name__.lower()}), not {value!r}")
 
 
 def text_bytes(text: str, max_bytes: int) -> np.ndarray:

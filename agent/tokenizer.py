@@ -98,17 +98,30 @@ def bin_centres(bins: int) -> torch.Tensor:
 
 
 def encode_observation(values: torch.Tensor, spec: ArraySpec, vocabulary: Vocabulary) -> torch.Tensor:
-    """Ids of a continuous (companded) or discrete observation, same shape, int64 (section 2.1)."""
+    """Ids of a continuous (companded) or discrete observation, same shape, int64 (section 2.1).
+
+    NaN, and discrete values that are not the spec's, raise ValueError.
+    """
     if spec.kind == "continuous":
         return to_bins(compand(values), vocabulary.continuous.count) + vocabulary.continuous.start
-    return values.long() + vocabulary.discrete.start
+    return _discrete(values, spec) + vocabulary.discrete.start
 
 
 def encode_action(values: torch.Tensor, spec: ArraySpec, vocabulary: Vocabulary) -> torch.Tensor:
-    """Ids of an action, same shape, int64. Actions are not companded, only clipped and binned (appendix B)."""
+    """Ids of an action, same shape, int64. Actions are not companded, only clipped and binned (appendix B).
+
+    NaN, and discrete values that are not the spec's, raise ValueError.
+    """
     if spec.kind == "continuous":
         return to_bins(values, vocabulary.continuous.count) + vocabulary.continuous.start
-    return values.long() + vocabulary.discrete.start
+    return _discrete(values, spec) + vocabulary.discrete.start
+
+
+def _discrete(values: torch.Tensor, spec: ArraySpec) -> torch.Tensor:
+    """As int64; a value beyond those of the spec, which would be the id of something else, raises ValueError."""
+    if ((values < 0) | (values >= spec.num_values)).any():
+        raise ValueError(f"a discrete value is not in 0 to {spec.num_values - 1} and cannot be tokenised")
+    return values.long()
 
 
 def encode_return(values: torch.Tensor, task: TaskSpec, bins: int) -> torch.Tensor:
@@ -140,6 +153,8 @@ class TextTokenizer:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
             raise ValueError(f"not a SentencePiece model ({str(error).splitlines()[0]})") from None
+        if not self.size:
+            raise ValueError("not a SentencePiece model (it has no pieces)")
 
     @classmethod
     def open(cls, path: str | Path | None) -> TextTokenizer:
@@ -177,9 +192,13 @@ class TextTokenizer:
         )
 
     def encode(self, text: str) -> list[int]:
-        """Ids in [0, size)."""
+        """Ids in [0, size). A text without a UTF-8 form (half of a surrogate pair) raises ValueError."""
+        text.encode()  # UnicodeEncodeError is a ValueError; what SentencePiece raises is none
         return list(self._processor.encode(text))
 
     def decode(self, ids: list[int]) -> str:
-        """Inverse of `encode`, up to SentencePiece's normalisation of spaces."""
+        """Inverse of `encode`, up to SentencePiece's normalisation (NFKC; spaces, and control characters that count as
+        such, become single ones). Ids that are not in [0, size) raise ValueError."""
+        if any(not 0 <= piece < self.size for piece in ids):
+            raise ValueError(f"a text has piece ids in 0 to {self.size - 1}, not {ids}")
         return str(self._processor.decode(ids))

@@ -73,21 +73,28 @@ def load_agent(folder: Path) -> Agent:
         description = json.loads((folder / AGENT_FILE).read_text())
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no {AGENT_FILE}; give a checkpoint's folder") from None
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{folder / AGENT_FILE} is damaged ({error}); use another checkpoint") from None
-    version = description.get("format_version")
+    version = description.get("format_version") if isinstance(description, dict) else None
     if version not in READABLE_FORMATS:
         raise ValueError(f"{folder} has checkpoint format {version}, this Clowder reads {READABLE_FORMATS}")
-    unknown = description["agent"].keys() - {field.name for field in dataclasses.fields(AgentConfig)}
-    if unknown:
-        raise ValueError(f"{folder} has settings that this Clowder does not know ({sorted(unknown)}); use a newer one")
-    tasks = [TaskSpec.from_json(task) for task in description["tasks"].values()]
+    try:
+        unknown = description["agent"].keys() - {field.name for field in dataclasses.fields(AgentConfig)}
+        if unknown:
+            raise ValueError(f"settings that this Clowder does not know ({sorted(unknown)}); use a newer one")
+        config = AgentConfig(**description["agent"])
+        tasks = [TaskSpec.from_json(task) for task in description["tasks"].values()]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / AGENT_FILE} cannot be used: {error}; use another checkpoint") from error
     text = TextTokenizer.default()
     if version > 1:
         try:
             text = TextTokenizer((folder / TEXT_FILE).read_bytes())
         except (OSError, ValueError) as error:
             raise ValueError(f"{folder / TEXT_FILE} is missing or damaged ({error}); use another checkpoint") from None
-    agent = Agent(AgentConfig(**description["agent"]), tasks, text)
+    try:
+        agent = Agent(config, tasks, text)
+    except (AttributeError, TypeError, RuntimeError) as error:  # such as a width that is a text
+        raise ValueError(f"{folder / AGENT_FILE} describes no agent ({error}); use another checkpoint") from error
     load_weights(agent, read_weights(folder))
     return agent

@@ -6,12 +6,12 @@ import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from omegaconf import OmegaConf
 
 from distributed.compose import SHIPPED, actor_file, known_keys, near_key, options, parse, typed
 from distributed.config import TrainConfig
 from distributed.errors import ConfigError, nearest
+from distributed.yaml_file import read_yaml
 
 RESUMABLE = (
     "stop.*", "learner.steps", "learner.minutes", "cluster.*", "logging.*", "actors.*.num_actors",
@@ -45,7 +45,7 @@ def amend(
             name, files = str(word.value()), options(key)
             if name not in files:
                 raise ConfigError(f"{key}={name}: there is no {key}/{name}.yaml; {nearest(name, files, key)}")
-            values = {f"{key}.{each}": value for each, value in yaml.safe_load(files[name].read_text()).items()}
+            values = {f"{key}.{each}": value for each, value in read_yaml(files[name]).items()}
         for each, value in values.items():
             before = OmegaConf.select(tree, each)
             # As plain data, so that a value of a wrong type is refused with its key by `typed`.

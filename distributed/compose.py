@@ -29,6 +29,7 @@ from actors.config import ActorConfig, check_actor_config
 from distributed import suites
 from distributed.config import TrainConfig, validate
 from distributed.errors import ConfigError, nearest, refusing
+from distributed.yaml_file import NOT_YAML, read_yaml
 
 SHIPPED = Path(next(iter(configs.__path__))).resolve()
 """The folder of configurations that come with Clowder."""
@@ -115,10 +116,7 @@ def find_actor(name_or_task: str, config_dirs: Sequence[str | Path] = ()) -> tup
 
 def actor_file(name: str, path: Path) -> dict[str, dict[str, Any]]:
     """One actor config: a mapping with one top-level key, its short name."""
-    try:
-        data = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+    data = read_yaml(path)
     if not isinstance(data, dict) or list(data) != [name] or not isinstance(data[name], dict):
         raise ConfigError(
             f"{path}: an actor config has one top-level key, the name of its file ({name}:), and its settings below it"
@@ -188,8 +186,8 @@ def _named_by_experiments(words: Sequence[Override], files: dict[str, Path]) -> 
     """Actor configs, suites among them, that the chosen experiments name; Hydra refuses what is malformed."""
     named: list[str] = []
     for experiment in _named("experiment", words):
-        with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError):
-            data = yaml.safe_load(files[experiment].read_text())
+        with contextlib.suppress(ConfigError):
+            data = read_yaml(files[experiment])
             for entry in (data.get("defaults") or []) if isinstance(data, dict) else []:
                 for key, value in entry.items() if isinstance(entry, dict) else ():
                     if str(key).split("/")[-1] == "actors":
@@ -248,7 +246,10 @@ def near_key(key: str, keys: list[str]) -> str:
 def _compose(words: list[str], options: dict[str, dict[str, Path]]) -> DictConfig:
     ConfigStore.instance().store(name="schema", node=TrainConfig)
     with _one_line(options), initialize_config_dir(str(SHIPPED), version_base="1.3", job_name="clowder"):
-        return hydra_compose("config", words)
+        try:
+            return hydra_compose("config", words)
+        except NOT_YAML as error:
+            raise ConfigError(f"a file or value cannot be read: {' '.join(str(error).split())}") from error
 
 
 @contextlib.contextmanager

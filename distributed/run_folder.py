@@ -28,7 +28,7 @@ from typing import Any
 
 import psutil
 
-from distributed.errors import RunFolderError, nearest
+from distributed.errors import ConfigError, RunFolderError, nearest
 
 PHASES = ("created", "starting", "training", "evaluating", "finished", "interrupted", "failed")
 
@@ -139,12 +139,12 @@ class RunFolder:
 
     def read_config(self) -> dict[str, Any]:
         """The resolved configuration as plain data; RunFolderError where it is not YAML."""
-        import yaml
+        from distributed.yaml_file import read_yaml
 
         try:
-            data = yaml.safe_load(self.config.read_text())
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise RunFolderError(f"{self.config} cannot be read: {' '.join(str(error).split())}") from error
+            data = read_yaml(self.config)
+        except ConfigError as error:
+            raise RunFolderError(f"{self.config} cannot be read: {error}") from error
         if not isinstance(data, dict):
             raise RunFolderError(f"{self.config} is empty or not a mapping")
         return data

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from agent.weights import load_weights, read_weights, save_agent
+from agent.weights import AGENT_FILE, TEXT_FILE, WEIGHTS_FILE, load_weights, read_weights, save_agent
 from learner.learner import Learner
 from replay.sealed_json import read_sealed, seal
 
@@ -83,9 +83,13 @@ def restore_checkpoint(folder: Path, learner: Learner) -> dict[str, Any]:
             f"{folder} has no {OBJECTIVE}, which learner.objective={learner.config.objective} goes on from; it was "
             "written with another objective: resume with that, or start a new run"
         )
-    state = json.loads((folder / STATE).read_text())
-    learner.restore_counters(state["counters"])
-    return dict(state["extra"])
+    try:
+        state = json.loads((folder / STATE).read_text())
+        counters, extra = state["counters"], dict(state["extra"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{folder / STATE} is no state of a learner; use an earlier checkpoint") from error
+    learner.restore_counters(counters)
+    return extra
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -135,7 +139,11 @@ def check_manifest(folder: Path) -> None:
         manifest = read_sealed(folder / MANIFEST)
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} has no whole {MANIFEST}: the checkpoint is torn; use an earlier one") from error
-    for name, expected in manifest["sha256"].items():
+    files = found if isinstance(found := manifest.get("sha256"), dict) else {}
+    missing = {WEIGHTS_FILE, AGENT_FILE, TEXT_FILE, OPTIMISER, STATE} - files.keys()
+    if missing:
+        raise ValueError(f"{folder / MANIFEST} does not name {', '.join(sorted(missing))}; use an earlier checkpoint")
+    for name, expected in files.items():
         path = folder / name
         if not path.is_file() or file_hash(path) != expected:
             raise ValueError(f"{path} is missing, truncated or changed; use an earlier checkpoint")

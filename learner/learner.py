@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -235,8 +236,21 @@ class Learner:
         }
 
     def restore_counters(self, counters: dict[str, Any]) -> None:
-        """Inverse of `counters`; before the first step."""
-        for name in ("step_count", "version", "seconds", "tokens_seen", "online_windows_learned"):
+        """Inverse of `counters`; before the first step. What is not of their form raises ValueError."""
+        numbers = ("step_count", "version", "seconds", "tokens_seen", "online_windows_learned")
+        try:
+            sound = all(
+                math.isfinite(value) and value >= 0
+                for value in (*(counters[name] for name in numbers), *counters["windows_learned"].values())
+            ) and all(
+                math.isfinite(carry) and isinstance(task, str) and isinstance(source, str)
+                for task, source, carry in counters["mixture_carry"]
+            )
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+            sound = False
+        if not sound:
+            raise ValueError(f"these are no counters of a learner: {str(counters)[:200]}; use an earlier checkpoint")
+        for name in numbers:
             setattr(self, name, counters[name])
         self.windows_learned = defaultdict(int, counters["windows_learned"])
         self._batches = None

@@ -33,8 +33,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON ({error})") from None
     if not isinstance(data, dict):
         raise ValueError(f"{path} is not a JSON object")
-    sealed = data.pop(SEAL, None)
-    if sealed is not None and sealed != _digest(data):
+    if SEAL in data and data.pop(SEAL) != _digest(data):
         raise ValueError(
             f"{path} was changed: its seal is not that of its content (was it by hand? then delete its key {SEAL!r})"
         )

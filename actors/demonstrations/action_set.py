@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import io
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -205,7 +204,7 @@ def _read(folder: Path) -> tuple[SetSettings, dict[str, np.ndarray]]:
     path = folder / os.path.basename(name)
     try:
         data = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name may hold a null byte
         raise DemonstrationSetError(f"{path}, which {MANIFEST} names, cannot be read ({error}); {again}") from error
     if hashlib.sha256(data).hexdigest() != digest:
         raise DemonstrationSetError(f"{path} is truncated or damaged: its SHA-256 is not the recorded one; {again}")
@@ -213,8 +212,8 @@ def _read(folder: Path) -> tuple[SetSettings, dict[str, np.ndarray]]:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             columns = {column: archive[column] for column in _COLUMNS}
             columns[_CUT] = archive[_CUT] if _CUT in archive.files else np.zeros(len(columns["seeds"]), bool)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DemonstrationSetError(f"{path} is not an archive of episodes ({error}); {again}") from error
+    except Exception as error:  # zipfile, zlib and NumPy have some ten kinds for a damaged archive
+        raise DemonstrationSetError(f"{path} is not an archive of episodes ({error!r}); {again}") from error
     _check_columns(columns, settings.task, episodes, path)
     return settings, columns
 

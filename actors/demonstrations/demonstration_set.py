@@ -107,6 +107,10 @@ class SetSettings:
         for name in ("arguments", "versions"):
             if not isinstance(getattr(self, name), dict):
                 raise TypeError(f"{name} must be an object")
+        if not isinstance(self.expert, str) or not isinstance(self.entry_point, str | None):
+            raise TypeError("expert and entry_point must be texts")
+        if not isinstance(self.failed_episodes, int) or not all(isinstance(v, str) for v in self.versions.values()):
+            raise TypeError("failed_episodes must be a number and versions texts")
         # As JSON has it, so that a tuple equals the list that was read back.
         object.__setattr__(self, "arguments", json.loads(json.dumps(self.arguments)))
         if self.random_return is not None:

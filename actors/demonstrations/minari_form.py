@@ -62,6 +62,7 @@ def encode_episode(episode: Episode, task: TaskSpec, index: int) -> pa.RecordBat
 
 def decode_episode(table: pa.Table, task: TaskSpec, facts: dict[str, Any]) -> Episode:
     """Inverse of `encode_episode`; ``facts`` holds seed, success and noisy. ValueError or KeyError where it misfits."""
+    table.validate(full=True)  # else offsets in a damaged file lead beyond its memory
     table = table.combine_chunks()
     observations, infos = (table[name].chunk(0) for name in ("observations", "infos"))
     rows = len(table)
@@ -72,11 +73,13 @@ def decode_episode(table: pa.Table, task: TaskSpec, facts: dict[str, Any]) -> Ep
         values = observations.field(key)
         if spec.kind == "text":
             texts[key] = values[0].as_py()
+            if not isinstance(texts[key], str):
+                raise ValueError(f"{key} is {texts[key]!r}, which is no text")
         else:
             arrays[key] = _decode(spec, values)
     column = {name: _flat(table[name].chunk(0)) for name in ("rewards", "terminations", "truncations")}
-    if column["rewards"].dtype != np.float32:
-        raise ValueError(f"rewards are {column['rewards'].dtype}")
+    if column["rewards"].dtype != np.float32 or not np.isfinite(column["rewards"]).all():
+        raise ValueError(f"rewards are {column['rewards'].dtype}, or one is no number")
     return Episode(
         observation=arrays,
         texts=texts,
@@ -152,10 +155,16 @@ def _decode(spec: ArraySpec, values: pa.Array) -> np.ndarray:
     flat = _flat(values)
     if flat.dtype != spec.dtype:
         raise ValueError(f"{flat.dtype} where the task says {spec.dtype}")
+    if spec.kind == "continuous" and not np.isfinite(flat).all():
+        raise ValueError("a value is no number")
+    if spec.kind == "discrete" and not ((flat >= 0) & (flat < spec.num_values)).all():
+        raise ValueError(f"a discrete value is not in 0 to {spec.num_values - 1}")
     return flat.reshape(shape)
 
 
 def _flat(values: pa.Array) -> np.ndarray:
     if isinstance(values, pa.FixedSizeListArray):
         values = values.flatten()
+    if values.null_count:
+        raise ValueError("a value is missing")
     return values.to_numpy(zero_copy_only=False)

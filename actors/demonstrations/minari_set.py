@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,15 @@ from replay.sealed_json import read_sealed
 
 METADATA = "metadata.json"
 TABLE = "part-0.arrow"
-_KEPT = ("seed", "episode_return", "noisy", "total_steps", "success", "sha256")
-"""What a set keeps in memory of each episode."""
+_KEPT: dict[str, type | UnionType] = {
+    "seed": int,
+    "episode_return": int | float,
+    "noisy": bool,
+    "total_steps": int,
+    "success": bool | None,
+    "sha256": str,
+}
+"""What a set keeps in memory of each episode, and of which type that is."""
 
 
 class MinariSet:
@@ -37,6 +45,8 @@ class MinariSet:
         if metadata.get("data_format") != "arrow":
             raise DemonstrationSetError(f"{folder} is Minari's {metadata.get('data_format')} form; Clowder reads arrow")
         promised = metadata.get("total_episodes", 0)
+        if not isinstance(promised, int):
+            raise DemonstrationSetError(f"{self._data / METADATA}: total_episodes is {promised!r}; record the set anew")
         # An episode whose folder is there is whole, even where an interruption came before the count was written.
         # Of an episode only this is kept, about a hundred bytes; its steps are read when it is asked for.
         rows: list[tuple[Any, ...]] = []
@@ -54,7 +64,7 @@ class MinariSet:
             self.lengths = np.array(lengths, np.int64)
             self._success = np.array([-1 if each is None else bool(each) for each in success], np.int8)
             self._sha256 = [bytes.fromhex(each) for each in sha256]
-        except (TypeError, ValueError) as error:
+        except (OverflowError, ValueError) as error:
             raise DemonstrationSetError(f"{folder}: the {METADATA} of an episode is malformed ({error})") from error
 
     def _episode_facts(self, index: int, promised: int) -> dict[str, Any]:
@@ -68,6 +78,11 @@ class MinariSet:
         missing = {*_KEPT, "bytes"} - facts.keys()
         if missing:
             raise DemonstrationSetError(f"{folder / METADATA} lacks {sorted(missing)}; record the set anew")
+        for name, kind in _KEPT.items():
+            if not isinstance(facts[name], kind):
+                raise DemonstrationSetError(
+                    f"{folder / METADATA} is malformed: {name} is {facts[name]!r}; record the set anew"
+                )
         path = folder / TABLE
         size = path.stat().st_size if path.exists() else 0
         if size != facts["bytes"]:

@@ -1,0 +1,140 @@
+"""Checkpoints: changed bytes are refused; what a manifest agrees with is read or refused with ValueError."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.weights import AGENT_FILE, TEXT_FILE, WEIGHTS_FILE, flat_weights, load_agent
+from learner.checkpoint import MANIFEST, OPTIMISER, STATE, latest_checkpoint, restore_checkpoint, save_checkpoint
+from replay.sealed_json import seal
+from tests.agent.tasks import CONTROL
+from tests.faults.fuzz.conftest import Target
+from tests.faults.fuzz.damage import EDITS, JSON_EDITS, cases, edited, edited_json, places
+from tests.learner.test_learner import make_learner
+
+
+class Saved:
+    """A checkpoint, a learner to restore it into, and what its files hold."""
+
+    def __init__(self, folder: Path, learner: Any, files: dict[str, bytes]) -> None:
+        self.folder, self.learner, self.files = folder, learner, files
+
+    def __repr__(self) -> str:
+        return self.folder.name
+
+    @contextlib.contextmanager
+    def changed(self, name: str, data: bytes, resealed: bool = False) -> Iterator[None]:
+        """While entered, a file holds something else; ``resealed`` makes the manifest agree with that."""
+        (self.folder / name).write_bytes(data)
+        if resealed:
+            manifest = json.loads(self.files[MANIFEST])
+            manifest["sha256"][name] = hashlib.sha256(data).hexdigest()
+            del manifest["seal"]
+            (self.folder / MANIFEST).write_text(json.dumps(seal(manifest)))
+        try:
+            yield
+        finally:
+            for each in {name, MANIFEST}:
+                (self.folder / each).write_bytes(self.files[each])
+
+
+def newest(saved: Saved) -> Any:
+    """The newest whole checkpoint of its folder, or None."""
+    return latest_checkpoint(saved.folder.parent)
+
+
+def restore(saved: Saved) -> None:
+    """Into the learner."""
+    restore_checkpoint(saved.folder, saved.learner)
+
+
+@pytest.fixture
+def saved(target: Target) -> Saved:
+    small = {"continuous_bins": 16, "discrete_ids": 16}
+    learner = make_learner((CONTROL,), width=8, agent=small)
+    learner.step()
+    folder = save_checkpoint(target.folder / "checkpoints", learner, {"counters": {"a": 1}, "wall_seconds": 3.5})
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {MANIFEST, OPTIMISER, STATE, AGENT_FILE, TEXT_FILE, WEIGHTS_FILE} <= files.keys()
+    return Saved(folder, make_learner((CONTROL,), width=8, agent=small), files)
+
+
+def state_of(learner: Any, extra: Any) -> tuple[Any, ...]:
+    weights = {name: value.tobytes() for name, value in flat_weights(learner.agent).items()}
+    moments = [value.numpy().tobytes() for each in learner.optimiser.state.values() for value in each.values()]
+    return weights, moments, learner.counters(), extra
+
+
+@cases(60, 0.6)
+@given(which=st.integers(0, 99), edits=EDITS)
+def test_a_changed_checkpoint_is_refused_or_holds_the_same(
+    target: Target, saved: Saved, which: int, edits: Any
+) -> None:
+    names = sorted(saved.files)
+    name = MANIFEST if which % 3 == 0 else names[which % len(names)]
+    data = edited(saved.files[name], edits)
+    with saved.changed(name, data):
+        found = target.tries(lambda: newest(saved))
+        assert found.error is None
+        if data != saved.files[name] and name != MANIFEST:
+            assert found.value is None
+        if found.value is None:
+            tried = target.tries(lambda: restore(saved), ValueError)
+            assert tried.error is not None
+        elif data != saved.files[name]:  # other bytes of the same JSON, or a manifest without a seal, as of old
+            manifest, former = json.loads(data), json.loads(saved.files[MANIFEST])
+            assert "seal" not in manifest or manifest == former
+
+
+@cases(20, 0.05)
+@given(which=st.integers(0, 3), edits=EDITS)
+def test_damage_that_a_manifest_agrees_with_is_refused_or_read(
+    target: Target, saved: Saved, which: int, edits: Any
+) -> None:
+    name = (WEIGHTS_FILE, OPTIMISER, STATE, TEXT_FILE)[which]
+    with saved.changed(name, edited(saved.files[name], edits), resealed=True):
+        target.tries(lambda: restore(saved), ValueError)
+        target.tries(lambda: load_agent(saved.folder), ValueError)
+
+
+@cases(20, 0.05)
+@given(of_state=st.booleans(), edits=JSON_EDITS)
+def test_other_json_that_a_manifest_agrees_with_is_refused_or_read(
+    target: Target, saved: Saved, of_state: bool, edits: Any
+) -> None:
+    name = STATE if of_state else AGENT_FILE
+    data = edited_json(json.loads(saved.files[name]), edits)
+    # Sizes are believed: a checkpoint that says so may be large.
+    if any(isinstance(c[k], int | float) and not abs(c[k]) < 2000 for c, k in places(data)):
+        return
+    with saved.changed(name, json.dumps(data).encode(), resealed=True):
+        target.tries(lambda: restore(saved), ValueError)
+        target.tries(lambda: load_agent(saved.folder), ValueError)
+
+
+@cases(20, 0.3)
+@given(edits=JSON_EDITS)
+def test_another_manifest_is_refused_or_says_the_same(target: Target, saved: Saved, edits: Any) -> None:
+    former = json.loads(saved.files[MANIFEST])
+    manifest = edited_json(former, edits)
+    with saved.changed(MANIFEST, json.dumps(manifest).encode()):
+        found = target.tries(lambda: newest(saved))
+        assert found.error is None
+        tried = target.tries(lambda: restore(saved), ValueError)
+        assert (tried.error is None) == (found.value is not None)
+        if tried.error is None:
+            assert "seal" not in manifest or same(manifest, former)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal plain data, NaN being equal to itself and 1 not to True."""
+    return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)

@@ -1,0 +1,137 @@
+"""Configurations: words, files and folders are composed or refused in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from distributed.compose import actor_file, compose, known_keys, parse, typed
+from distributed.errors import ClowderError
+from tests.faults.fuzz.conftest import Target
+from tests.faults.fuzz.damage import EDITS, JSON_EDITS, cases, edited, edited_json
+
+BASE = ["actors=[cartpole_v1]"]
+KEYS = known_keys(compose(BASE))
+WORD_VALUES = st.one_of(
+    st.sampled_from(
+        [
+            "1",
+            "-1",
+            "0",
+            "nan",
+            "inf",
+            "1e400",
+            "null",
+            "[1,2]",
+            "{a:1}",
+            "'x'",
+            '"',
+            "[",
+            "${seed}",
+            "a=b",
+            "glob(*)",
+            "range(3)",
+            "1,2",
+            "${oc.env:HOME}",
+            "!!python/object/apply:os.system",
+            "true",
+            "9" * 40,
+        ]
+    ),
+    st.text(max_size=10),
+    st.text("[]{}(),'\"\\=:$.*~+@/ a1\n", max_size=12),
+)
+PREFIXES = st.sampled_from(["", "", "", "+", "++", "~"])
+JOINTS = st.sampled_from(["=", "=", "=", "", "@x=", ".y="])
+GROUP_KEYS = st.sampled_from(["actors", "experiment", "model", "hydra.run.dir", "hydra/job_logging", "actors@x"])
+WORDS = st.one_of(
+    st.builds("{}{}{}{}".format, PREFIXES, st.sampled_from(KEYS), JOINTS, WORD_VALUES),
+    st.builds("{}={}".format, GROUP_KEYS, WORD_VALUES),
+    st.text(max_size=20),
+)
+
+
+@cases(100, 0.63)
+@given(words=st.lists(WORDS, min_size=1, max_size=2))
+def test_any_words_are_parsed_or_refused_in_one_line(target: Target, words: list[str]) -> None:
+    tried = target.tries(lambda: parse(words), ClowderError, one_line=True)
+    assert tried.error is not None or len(tried.value) == len(words)
+
+
+ACTOR = b"""# A task.
+cartpole:
+  task: gymnasium/CartPole-v1
+  envs_per_actor: 8
+  weight: 1.5
+  value_range: [0, 100]
+  arguments: {a: 1, "b": [x, y]}
+"""
+YAML_PIECES = st.sampled_from(
+    [
+        b"&a [*a]",
+        b"&a",
+        b"*a",
+        b"!!python/object/apply:os.system [ls]",
+        b"!!binary aGk=",
+        b"2001-99-99",
+        b"2001-01-01",
+        b"? {}",
+        b"<<: *a",
+        b"---\n",
+        b"\t",
+        b"\xff",
+        b"%YAML 9.9\n",
+        b"{",
+        b"[",
+        b"- ",
+        b": ",
+        b"|\n",
+        b"0x",
+        b"1_0",
+        b"0o9",
+        b".nan",
+        b"12:30:99",
+        b"=",
+        b"!!set {a}",
+        b"!!timestamp x",
+        b"!!int x",
+        b"!!float ''",
+        b"!!pairs [a]",
+        b"!!omap [a: 1]",
+        b'"\\x',
+        b"[" * 1500,
+    ]
+)
+
+
+@cases(100, 0.34)
+@given(edits=EDITS, pieces=st.lists(st.tuples(st.integers(0, 400), YAML_PIECES), max_size=2))
+def test_any_actor_file_is_a_mapping_or_refused(target: Target, edits: Any, pieces: Any) -> None:
+    data = edited(ACTOR, edits[: 1 + len(edits) % 2])
+    for at, piece in pieces:
+        data = data[: at % (len(data) + 1)] + piece + data[at % (len(data) + 1) :]
+    path = target.folder / "cartpole.yaml"
+    path.write_bytes(data)
+    tried = target.tries(lambda: actor_file("cartpole", path), ClowderError)
+    assert tried.error is not None or isinstance(tried.value["cartpole"], dict)
+
+
+PLAIN_CONFIG = OmegaConf.to_container(OmegaConf.structured(compose(BASE)))
+
+
+@cases(15, 0.02)
+@given(edits=JSON_EDITS)
+def test_any_values_are_a_configuration_or_refused_in_one_line(target: Target, edits: Any) -> None:
+    target.tries(lambda: typed(edited_json(PLAIN_CONFIG, edits)), ClowderError, one_line=True)
+
+
+@cases(5, 0.01)
+@given(edits=EDITS, words=st.lists(WORDS, max_size=2))
+def test_any_folder_and_words_are_composed_or_refused_in_one_line(target: Target, edits: Any, words: list[str]) -> None:
+    (target.folder / "actors").mkdir(exist_ok=True)
+    (target.folder / "actors" / "cartpole.yaml").write_bytes(edited(ACTOR, edits))
+    chosen = [] if any(word.startswith("actors=") for word in words) else ["actors=[cartpole]"]
+    target.tries(lambda: compose([*chosen, *words], [target.folder]), ClowderError, one_line=True)
