@@ -16,7 +16,7 @@ import numpy as np
 
 from actors.actor_report import ActorReport, FinishedEpisode
 from actors.config import ActorConfig
-from actors.environments.failures import EnvironmentFailed
+from actors.environments.failures import EnvironmentFailed, NotFinite
 from actors.environments.make import make_environment
 from actors.environments.vector_environment import Observation, VectorEnvironment, VectorStep
 from actors.evaluator import with_slots
@@ -171,8 +171,10 @@ class EnvironmentActor:
         `READY_SECONDS`, so that its owner can look at other things and call again.
 
         Raises:
-            EnvironmentFailed: for the third time in a row; names the task and the step.
-            InvalidEnvironmentOutput: at once, since an environment that breaks its own specification will again.
+            EnvironmentFailed: an environment raised, or gave NaN or an infinite number, for the third time in a row;
+                names the task and the step.
+            InvalidEnvironmentOutput: at once, since an environment that breaks its own specification otherwise will
+                again.
             ReplayUnavailable: replay took nothing within its write deadline.
         """
         for taken in range(steps):
@@ -187,7 +189,7 @@ class EnvironmentActor:
                 chosen = self.policy.act(self._observation, self._is_first)
                 acted = time.perf_counter()
                 step = self.environment.step(chosen.action)
-            except EnvironmentFailed as failure:
+            except (EnvironmentFailed, NotFinite) as failure:
                 self._recover(failure)
                 continue
             stepped = time.perf_counter()
@@ -282,7 +284,7 @@ class EnvironmentActor:
                 self._failures_in_a_row = 0
         self._observation, self._is_first = step.observation, done.copy()
 
-    def _recover(self, failure: EnvironmentFailed) -> None:
+    def _recover(self, failure: EnvironmentFailed | NotFinite) -> None:
         """Forget the episodes in hand (their windows in replay stay) and make the environments anew; not for ever."""
         self._failures += 1
         self._failures_in_a_row += 1

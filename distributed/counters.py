@@ -11,8 +11,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-COUNTED = ("environment_steps", "frames", "episodes", "windows", "good_windows")
-"""What is counted: vector slots' steps, simulator frames, finished episodes, windows written, and those to ``good``."""
+COUNTED = ("environment_steps", "frames", "episodes", "windows", "good_windows", "failures")
+"""What is counted: vector slots' steps, simulator frames, finished episodes, windows written, those to ``good``, and
+times that environments raised or gave NaN and were made anew."""
 
 
 class Counters:

@@ -10,6 +10,7 @@ from distributed.plan import RunPlan
 if TYPE_CHECKING:
     from agent.agent import Agent
     from agent.task import TaskSpec
+    from distributed.config import TrainConfig
 
 
 def check_run(plan: RunPlan) -> None:
@@ -22,6 +23,8 @@ def check_run(plan: RunPlan) -> None:
     with refusing(""):
         pick_device(config.learner.device)
         table_configs(plan.specs, config.replay)
+    for name in config.actors:
+        check_shares(config, name)
     agent = model_of(plan)
     for name, task in plan.tasks.items():
         least = context_tokens(agent, task)
@@ -35,6 +38,20 @@ def check_run(plan: RunPlan) -> None:
             f"replay.port={config.replay.port} on {config.replay.host} is in use; stop what listens there, or set "
             "replay.port=0 to take a free one"
         )
+
+
+def check_shares(config: TrainConfig, name: str) -> None:
+    """Raise ConfigError where a task would have nothing to learn from, at the first update or at the last."""
+    actor = config.actors[name]
+    shares = (actor.online_share, actor.online_share if actor.online_share_end is None else actor.online_share_end)
+    for share in shares:
+        own = share if actor.num_actors > 0 else 0.0
+        if own + (1.0 - share if actor.demonstrations is not None else 0.0) == 0:
+            raise ConfigError(
+                f"actors.{name}: nothing would be learned from where the online_share is {share:g}: it has "
+                f"{actor.num_actors} actors and {'no' if actor.demonstrations is None else 'its'} demonstrations; "
+                "change online_share or online_share_end, num_actors or demonstrations"
+            )
 
 
 def model_of(plan: RunPlan) -> Agent:

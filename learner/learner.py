@@ -190,6 +190,8 @@ class Learner:
                 f"loss or gradient ({', '.join(sorted(names)) or 'gradient_norm'}) and were skipped; lower "
                 "learner.learning_rate or learner.gradient_clip, and resume from the last checkpoint"
             )
+        norms = torch.stack(self._records["gradient_norm"]).float()
+        result["clipped_fraction"] = float((norms > self.config.gradient_clip).float().mean())
         busy = sum(self._times.values())
         for name, seconds in self._times.items():
             result[f"{name}_ms"] = 1000 * seconds / self._steps

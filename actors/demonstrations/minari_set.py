@@ -64,6 +64,8 @@ class MinariSet:
             self.lengths = np.array(lengths, np.int64)
             self._success = np.array([-1 if each is None else bool(each) for each in success], np.int8)
             self._sha256 = [bytes.fromhex(each) for each in sha256]
+            if not np.isfinite(self.returns).all():
+                raise ValueError("a return is no number")
         except (OverflowError, ValueError) as error:
             raise DemonstrationSetError(f"{folder}: the {METADATA} of an episode is malformed ({error})") from error
 

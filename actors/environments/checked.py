@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from actors.environments.failures import InvalidEnvironmentOutput
+from actors.environments.failures import InvalidEnvironmentOutput, NotFinite
 from actors.environments.vector_environment import Observation, VectorEnvironment, VectorStep
 from agent.task import ArraySpec
 from replay.waiting import Waiting
@@ -19,8 +19,8 @@ class CheckedEnvironment:
     """Passes everything through to ``environment`` and refuses what its `TaskSpec` does not allow.
 
     Raises InvalidEnvironmentOutput, naming task, slot, key and step of the episode, for NaN or infinite rewards and
-    observations, wrong keys, shapes and dtypes, discrete values out of range, and texts that are too long or change
-    within an episode; RuntimeError for a step in a slot whose episode ended or never began.
+    observations (then it is a NotFinite), wrong keys, shapes and dtypes, discrete values out of range, and texts that
+    are too long or change within an episode; RuntimeError for a step in a slot whose episode ended or never began.
     """
 
     def __init__(self, environment: VectorEnvironment):
@@ -59,7 +59,7 @@ class CheckedEnvironment:
         self._check_flat("reward", step.reward, np.dtype(np.float32))
         if not np.isfinite(step.reward).all():
             slot = int((~np.isfinite(step.reward)).argmax())
-            raise self._refusal(slot, "reward", f"is {step.reward[slot]}")
+            raise self._refusal(slot, "reward", f"is {step.reward[slot]}", NotFinite)
         self._check_flat("terminated", step.terminated, np.dtype(bool))
         self._check_flat("truncated", step.truncated, np.dtype(bool))
         if step.success is not None:
@@ -118,7 +118,8 @@ class CheckedEnvironment:
                 where = np.argwhere(~valid)[0]
                 rule = "is not finite" if spec.kind == "continuous" else f"is not in 0 to {spec.num_values - 1}"
                 element = f" at {tuple(where[1:].tolist())}" if len(where) > 1 else ""
-                raise self._refusal(slots[where[0]], key, f"{rule}{element}: {values[tuple(where)]}")
+                error = NotFinite if spec.kind == "continuous" else InvalidEnvironmentOutput
+                raise self._refusal(slots[where[0]], key, f"{rule}{element}: {values[tuple(where)]}", error)
 
     def _check_text(self, key: str, spec: ArraySpec, values: object, slots: list[int]) -> None:
         if not isinstance(values, list) or len(values) != len(slots):
@@ -130,11 +131,17 @@ class CheckedEnvironment:
             if size > spec.max_bytes:
                 raise self._refusal(slot, key, f"has {size} bytes, the task says at most {spec.max_bytes}")
 
-    def _refusal(self, slot: int | None, key: str, problem: str) -> InvalidEnvironmentOutput:
+    def _refusal(
+        self,
+        slot: int | None,
+        key: str,
+        problem: str,
+        error: type[InvalidEnvironmentOutput] = InvalidEnvironmentOutput,
+    ) -> InvalidEnvironmentOutput:
         """``slot`` is None where the problem is that of all slots; the step is then the longest-running episode's."""
         step = int(self._steps.max() if slot is None else self._steps[slot])
         where = "all slots" if slot is None else f"slot {slot}"
-        return InvalidEnvironmentOutput(f"{self.task.name}, {where}, step {step} of the episode: {key} {problem}")
+        return error(f"{self.task.name}, {where}, step {step} of the episode: {key} {problem}")
 
 
 def _describe(value: object) -> str:

@@ -34,4 +34,8 @@ class EnvironmentFailed(RuntimeError):
 
 
 class InvalidEnvironmentOutput(ValueError):
-    """An environment returned what its task does not allow: NaN, another shape, other keys, a changed text."""
+    """An environment returned what its task does not allow: another shape, other keys, a changed text."""
+
+
+class NotFinite(InvalidEnvironmentOutput):
+    """An environment returned NaN or an infinite number: it may not again, as when a simulation of physics diverged."""

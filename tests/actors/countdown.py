@@ -33,11 +33,12 @@ def episode_length(seed: int) -> int:
 class Countdown:
     """E counters. Reward 1 for action 1; the episode ends after `episode_length(seed)` steps, truncated if seed is odd.
 
-    ``broken_at``: the vector step, counted over the life of the object, at which it raises; 0 for never.
+    ``broken_at``: the vector step, counted over the life of the object, at which it raises; 0 for never. ``nan`` is
+    what it gives there instead: an infinite ``reward``, or NaN as an ``observation``.
     """
 
-    def __init__(self, num_envs: int, broken_at: int = 0) -> None:
-        self.task, self.num_envs, self.broken_at = TASK, num_envs, broken_at
+    def __init__(self, num_envs: int, broken_at: int = 0, nan: str = "") -> None:
+        self.task, self.num_envs, self.broken_at, self.nan = TASK, num_envs, broken_at, nan
         self.seeds_begun: list[list[int]] = [[] for _ in range(num_envs)]
         self.steps = 0
         self._left, self._seed = np.zeros(num_envs, np.int64), np.zeros(num_envs, np.int64)
@@ -55,14 +56,20 @@ class Countdown:
         assert action.shape == (self.num_envs,) and action.dtype == np.int32
         assert self._running.all(), "a slot that ended was stepped before its reset"
         self.steps += 1
-        if self.steps == self.broken_at:
+        broken = self.steps == self.broken_at
+        if broken and not self.nan:
             raise EnvironmentFailed(f"{TASK.name}: the simulator went away")
         self._left -= 1
         ended = self._left == 0
         self._running &= ~ended
+        observation, reward = self._observe(), action.astype(np.float32)
+        if broken and self.nan == "reward":
+            reward[0] = np.inf
+        elif broken:
+            observation["left"][-1] = np.nan
         return VectorStep(
-            observation=self._observe(),
-            reward=action.astype(np.float32),
+            observation=observation,
+            reward=reward,
             terminated=ended & (self._seed % 2 == 0),
             truncated=ended & (self._seed % 2 == 1),
             success=self._seed % 3 == 0,

@@ -181,6 +181,29 @@ def test_environments_that_fail_are_made_anew_but_not_for_ever(server: ServerHan
     actor.close(10.0)
 
 
+@pytest.mark.parametrize("nan", ["reward", "observation"])
+def test_what_is_not_finite_is_counted_reaches_no_table_and_does_not_go_on_for_ever(
+    server: ServerHandle, nan: str
+) -> None:
+    actor = make_actor(server, f"nan {nan}", environment=CheckedEnvironment(Countdown(3, broken_at=30, nan=nan)))
+    actor._remake = lambda: CheckedEnvironment(Countdown(3))
+    assert actor.run(100) == 100
+    report = actor.report()
+    assert report.failures == 1 and report.environment_steps == 3 * 99 and report.episodes > 10
+    for window in (windows := windows_of(server, "online", f"nan {nan}", 1.5)):
+        assert np.isfinite(window.reward).all() and np.isfinite(window.observation["left"]).all()
+    assert len(windows) > 5
+
+    actor._remake = lambda: CheckedEnvironment(Countdown(3, broken_at=1, nan=nan))
+    actor.environment = actor._remake()
+    actor._is_first[:] = True
+    what = "reward is inf" if nan == "reward" else "left is not finite"
+    with pytest.raises(EnvironmentFailed, match=rf"failed 3 times without .* {what}"):
+        actor.run(100)
+    assert actor.report().failures == 4
+    actor.close(10.0)
+
+
 def test_an_actor_waits_for_replay_before_an_episode_and_not_for_ever(server: ServerHandle) -> None:
     with start_replay_server([TASK], REPLAY) as mortal:
         actor = make_actor(mortal, "blocked")

@@ -1,11 +1,14 @@
 """Composition of the configuration: what is merged, and that every mistake is one line that names the key."""
 
+import dataclasses
+
 import pytest
 
 from distributed.amend import RESUMABLE, amend, check_entry_points
 from distributed.compose import SHIPPED, actor_configs, compose, known_keys, options, typed
 from distributed.config import to_dict
 from distributed.errors import ClowderError, ConfigError
+from distributed.preflight import check_shares
 
 ACTOR = """
 mine:
@@ -54,6 +57,29 @@ def test_every_shipped_actor_config_is_valid():
     configs = actor_configs()
     assert {"cartpole_swingup", "babyai_goto_local", "boxing"} <= set(configs)
     assert compose([f"actors=[{','.join(configs)}]"]).actors == configs
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({"online_share": 0.0}, True),
+        ({"online_share": 0.0, "online_share_end": 0.5}, True),
+        ({"online_share": 0.5, "online_share_end": 0.0}, True),
+        ({"num_actors": 0}, True),
+        ({"num_actors": 0, "demonstrations": "x", "online_share": 1.0}, True),
+        ({"num_actors": 0, "demonstrations": "x"}, False),
+        ({"demonstrations": "x", "online_share": 0.0, "online_share_end": 1.0}, False),
+        ({"online_share": 0.1}, False),
+    ],
+)
+def test_a_task_without_anything_to_learn_from_is_refused_before_a_run(changes, refused):
+    config = compose(["actors=[cartpole_v1]"])
+    actor = dataclasses.replace(config.actors["cartpole_v1"], **changes)
+    config = dataclasses.replace(config, actors={"cartpole_v1": actor})
+    if not refused:
+        return check_shares(config, "cartpole_v1")
+    with pytest.raises(ConfigError, match=r"actors\.cartpole_v1: nothing would be learned from"):
+        check_shares(config, "cartpole_v1")
 
 
 def test_plain_data_round_trip():

@@ -292,6 +292,28 @@ def test_an_update_without_a_finite_loss_or_gradient_changes_nothing_and_is_coun
     assert metrics["skipped_steps"] == 2 and np.isfinite(list(metrics.values())).all()
 
 
+@pytest.mark.parametrize(("factor", "skipped"), [(1.0, False), (1e9, False), (1e30, True)])
+def test_an_exploding_gradient_moves_weights_no_further_than_another(
+    factor: float, skipped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is clipped, and counted as such; one whose norm is beyond float32 is skipped."""
+    learner = make_learner(tasks=(CONTROL,), gradient_clip=1e-3, learning_rate=1e-3, warmup_steps=1)
+    sound = learner.objective.loss
+
+    def exploding(agent, batch):  # type: ignore[no-untyped-def]
+        loss, record = sound(agent, batch)
+        return loss * factor, record
+
+    monkeypatch.setattr(learner.objective, "loss", exploding)
+    before = [parameter.detach().clone() for parameter in learner.agent.parameters()]
+    learner.step()
+    moved = max(float((a - b).abs().max()) for a, b in zip(learner.agent.parameters(), before, strict=True))
+    metrics = learner.metrics()
+    assert metrics["skipped_steps"] == skipped and metrics["clipped_fraction"] == 1.0
+    assert moved == 0.0 if skipped else 0.0 < moved < 2e-3
+    assert skipped or metrics["gradient_norm"] > 0.01 * factor
+
+
 def test_the_learning_rate_warms_up_and_decays_by_steps_or_time() -> None:
     config = LearnerConfig(learning_rate=1.0, warmup_steps=10, steps=110, final_learning_rate_fraction=0.1)
     assert learning_rate(0, 0.0, config) == pytest.approx(0.1)

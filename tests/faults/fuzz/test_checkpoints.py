@@ -138,3 +138,91 @@ def test_another_manifest_is_refused_or_says_the_same(target: Target, saved: Sav
 def same(a: Any, b: Any) -> bool:
     """Equal plain data, NaN being equal to itself and 1 not to True."""
     return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
+
+
+# Found by the above
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": 2},
+        {"seal": None},
+        {"sha256": None},
+        {"sha256": {}},
+        {"sha256": "abc"},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_a_manifest_that_was_changed_is_refused(saved: Saved, change: dict[str, Any]) -> None:
+    manifest = json.loads(saved.files[MANIFEST]) | change
+    (saved.folder / MANIFEST).write_text(json.dumps(manifest))
+    assert newest(saved) is None
+    with pytest.raises(ValueError, match=MANIFEST):
+        restore(saved)
+
+
+def test_a_manifest_that_leaves_out_a_file_is_refused(saved: Saved) -> None:
+    """It would go unchecked."""
+    manifest = json.loads(saved.files[MANIFEST])
+    del manifest["sha256"][OPTIMISER], manifest["seal"]
+    (saved.folder / MANIFEST).write_text(json.dumps(seal(manifest)))
+    assert newest(saved) is None
+    with pytest.raises(ValueError, match=OPTIMISER):
+        restore(saved)
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000, b"\xff", b"[]", b"", b"null"], ids=lambda data: str(data[:6]))
+def test_a_manifest_that_is_no_object_is_refused(saved: Saved, data: bytes) -> None:
+    (saved.folder / MANIFEST).write_bytes(data)
+    assert newest(saved) is None
+    with pytest.raises(ValueError, match=MANIFEST):
+        restore(saved)
+
+
+@pytest.mark.parametrize(
+    "counters",
+    [
+        None,
+        {},
+        {"step_count": None},
+        {"step_count": "1"},
+        {"seconds": float("nan")},
+        {"seconds": -1.0},
+        {"windows_learned": None},
+        {"windows_learned": {"a": "b"}},
+        {"mixture_carry": [None]},
+        {"mixture_carry": [["a", "b", None]]},
+        {"mixture_carry": [[[], "b", 0.0]]},
+    ],
+    ids=str,
+)
+def test_counters_of_another_form_are_refused(saved: Saved, counters: Any) -> None:
+    state = json.loads(saved.files[STATE])
+    state["counters"] = state["counters"] | counters if counters else counters
+    with saved.changed(STATE, json.dumps(state).encode(), resealed=True), pytest.raises(ValueError, match="earlier"):
+        restore(saved)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"agent": None},
+        {"agent": {}, "tasks": None},
+        {"agent": {"width": "8"}},
+        {"agent": {"heads": None}},
+        {"agent": {"layers": 1.5}},
+        {"tasks": {"a": None}},
+        {"tasks": {"a": {"name": None, "observation": {}, "action": {}}}},
+        {"format_version": None},
+    ],
+    ids=str,
+)
+def test_a_description_of_another_form_is_refused(saved: Saved, change: dict[str, Any]) -> None:
+    described = json.loads(saved.files[AGENT_FILE]) | change
+    with (
+        saved.changed(AGENT_FILE, json.dumps(described).encode(), resealed=True),
+        pytest.raises(ValueError, match=r"checkpoint"),
+    ):
+        load_agent(saved.folder)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from distributed.compose import actor_file, compose, known_keys, parse, typed
-from distributed.errors import ClowderError
+from distributed.errors import ClowderError, ConfigError
 from tests.faults.fuzz.conftest import Target
 from tests.faults.fuzz.damage import EDITS, JSON_EDITS, cases, edited, edited_json
 
@@ -135,3 +138,30 @@ def test_any_folder_and_words_are_composed_or_refused_in_one_line(target: Target
     (target.folder / "actors" / "cartpole.yaml").write_bytes(edited(ACTOR, edits))
     chosen = [] if any(word.startswith("actors=") for word in words) else ["actors=[cartpole]"]
     target.tries(lambda: compose([*chosen, *words], [target.folder]), ClowderError, one_line=True)
+
+
+# Found by the above
+
+
+BAD_YAML = {
+    "not UTF-8": b"cartpole:\n  task: \xff\n",
+    "no such day": b"cartpole:\n  task: 2001-99-99\n",
+    "a thousand brackets": b"cartpole: " + b"[" * 2000,
+    "a timestamp that is none": b"cartpole:\n  task: !!timestamp x\n",
+    "an integer that is none": b"cartpole:\n  task: !!int ''\n",
+    "a bool that is none": b"cartpole:\n  task: !!bool x\n",
+    "code": b"cartpole: !!python/object/apply:os.system [ls]\n",
+}
+
+
+@pytest.mark.parametrize("case", BAD_YAML)
+def test_what_is_no_yaml_is_refused_in_one_line_that_names_the_file(tmp_path: Path, case: str) -> None:
+    (tmp_path / "actors").mkdir()
+    path = tmp_path / "actors" / "cartpole.yaml"
+    path.write_bytes(BAD_YAML[case])
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(path))} is not YAML") as refused:
+        actor_file("cartpole", path)
+    assert "\n" not in str(refused.value)
+    with pytest.raises(ClowderError) as refused:
+        compose(["actors=[cartpole]"], [tmp_path])
+    assert "\n" not in str(refused.value)

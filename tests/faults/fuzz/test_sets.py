@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -121,14 +122,8 @@ def kinds_episode(seed: int) -> Episode:
     )  # fmt: skip
 
 
-@pytest.fixture(params=["actions", "minari"])
-def a_set(request: pytest.FixtureRequest, target: Target) -> Recorded:
-    folder = target.folder / "set"
-    if request.param == "actions":
-        pack_action_set(
-            folder, CARTPOLE, "nobody", [played(CARTPOLE, seed, noisy=seed == 1) for seed in range(3)], 22.0
-        )
-        return recorded(folder)
+def write_kinds(folder: Path) -> None:
+    """Two episodes of a task with arrays of every kind."""
     settings = dataclasses.replace(wanted_settings(CARTPOLE, "nobody"), task=KINDS)
     writer = MinariWriter(folder, settings)
     for seed in range(2):
@@ -137,6 +132,17 @@ def a_set(request: pytest.FixtureRequest, target: Target) -> Recorded:
             ActionRecord(seed, episode.action, episode.label, episode.label_mask, episode.episode_return), episode
         )
     writer.finish(0)
+
+
+@pytest.fixture(params=["actions", "minari"])
+def a_set(request: pytest.FixtureRequest, target: Target) -> Recorded:
+    folder = target.folder / "set"
+    if request.param == "actions":
+        pack_action_set(
+            folder, CARTPOLE, "nobody", [played(CARTPOLE, seed, noisy=seed == 1) for seed in range(3)], 22.0
+        )
+        return recorded(folder)
+    write_kinds(folder)
     return recorded(folder)
 
 
@@ -219,3 +225,137 @@ def test_other_columns_of_an_action_set_are_refused_or_fit_the_task(target: Targ
     manifest["sha256"] = hashlib.sha256(buffer.getvalue()).hexdigest()
     (folder / SET_MANIFEST).write_text(json.dumps(manifest))
     target.tries(lambda: opened_and_read(folder), DemonstrationSetError)
+
+
+# Found by the above
+
+
+@pytest.fixture
+def minari_set(tmp_path: Path) -> Path:
+    write_kinds(tmp_path / "set")
+    return tmp_path / "set"
+
+
+@pytest.mark.parametrize("change", [{"episode_return": 1e6}, {"noisy": True}, {"seed": 7}, {"seal": None}], ids=str)
+def test_the_facts_of_an_episode_are_not_taken_where_they_were_changed(minari_set: Path, change: dict) -> None:
+    """They decide what the expert's return is, and which episodes are the expert's own."""
+    path = minari_set / "data" / "0" / METADATA
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DemonstrationSetError, match="its seal is not that of its content"):
+        load_set(minari_set)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("data/0/metadata.json", {"seed": 10**30}),
+        ("data/0/metadata.json", {"success": "no"}),
+        ("data/0/metadata.json", {"noisy": 1}),
+        ("data/0/metadata.json", {"episode_return": None}),
+        ("data/metadata.json", {"total_episodes": None}),
+        ("data/metadata.json", {"clowder": {"schema": 1, "task": None}}),
+        ("data/metadata.json", {"clowder": {"schema": 1, "task": {"observation": None, "action": {}}}}),
+    ],
+    ids=str,
+)
+def test_json_of_another_form_is_refused(minari_set: Path, name: str, change: dict) -> None:
+    path = minari_set / name
+    path.write_text(json.dumps(read_sealed(path) | change))
+    with pytest.raises(DemonstrationSetError, match=r"record (the set|it) anew|malformed"):
+        load_set(minari_set)
+
+
+def test_json_of_a_thousand_brackets_is_refused(minari_set: Path) -> None:
+    (minari_set / "data" / METADATA).write_text("[" * 100_000)
+    with pytest.raises(DemonstrationSetError, match="is not JSON"):
+        load_set(minari_set)
+
+
+@pytest.mark.parametrize("change", [{"low": [4]}, {"high": "1"}, {"num_values": 2.5}, {"shape": [-1]}, {"kind": []}])
+def test_the_description_of_an_array_has_numbers(change: dict) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        ArraySpec.from_json({"kind": "continuous", "shape": [2]} | change)
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """Of an Arrow file, uncompressed."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def replace_table(folder: Path, data: bytes) -> None:
+    """That of episode 0, with a hash that agrees."""
+    (folder / "data" / "0" / TABLE).write_bytes(data)
+    path = folder / "data" / "0" / METADATA
+    path.write_text(json.dumps(read_sealed(path) | {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}))
+
+
+def test_offsets_that_lead_beyond_the_file_do_not_end_the_process(minari_set: Path) -> None:
+    with pa.ipc.open_file(minari_set / "data" / "0" / TABLE) as reader:
+        table = reader.read_all()
+    size = len("go öst".encode())
+    offsets, data = np.arange(0, 5 * size, size, np.int32), table_bytes(table)
+    assert data.count(offsets.tobytes()) == 1
+    offsets[1:4] = 2**30
+    replace_table(minari_set, data.replace(np.arange(0, 5 * size, size, np.int32).tobytes(), offsets.tobytes()))
+    with pytest.raises(DemonstrationSetError, match="is damaged"):
+        load_set(minari_set).episode(0)
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "message"),
+    [
+        ("grid", pa.array([9] * 16, pa.int32()), "not in 0 to 4"),
+        ("speed", pa.array([np.nan] * 8, pa.float32()), "no number"),
+        ("speed", pa.array([None] * 8, pa.float32()), "missing"),
+        ("mission", pa.array([None] * 4, pa.string()), "no text"),
+    ],
+)
+def test_values_that_no_environment_gives_are_refused(
+    minari_set: Path, key: str, values: pa.Array, message: str
+) -> None:
+    with pa.ipc.open_file(minari_set / "data" / "0" / TABLE) as reader:
+        table = reader.read_all()
+    observations = table["observations"].chunk(0)
+    names = [field.name for field in observations.type]
+    fields = [observations.field(name) for name in names]
+    size = KINDS.observation[key].size
+    flat = values if KINDS.observation[key].kind == "text" else pa.FixedSizeListArray.from_arrays(values, size)
+    fields[names.index(key)] = flat
+    observations = pa.StructArray.from_arrays(fields, names=names)
+    replace_table(minari_set, table_bytes(table.set_column(1, "observations", observations)))
+    with pytest.raises(DemonstrationSetError, match=message):
+        load_set(minari_set).episode(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("a\0b.npz", b""), ("bad.npz", b"PK\x03\x04"), ("text.npz", b"no archive"), ("pickle.npz", b"\x80\x04N.")],
+)
+def test_archives_that_are_none_are_refused(tmp_path: Path, name: str, data: bytes) -> None:
+    pack_action_set(tmp_path, CARTPOLE, "nobody", [played(CARTPOLE, 0)], 22.0)
+    with contextlib.suppress(ValueError):
+        (tmp_path / name).write_bytes(data)
+    manifest = read_sealed(tmp_path / SET_MANIFEST)
+    manifest |= {"archive": name, "sha256": hashlib.sha256(data).hexdigest()}
+    (tmp_path / SET_MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(DemonstrationSetError, match=r"cannot be read|not an archive"):
+        load_set(tmp_path)
+
+
+def test_an_archive_whose_compression_is_damaged_is_refused(tmp_path: Path) -> None:
+    pack_action_set(tmp_path, CARTPOLE, "nobody", [played(CARTPOLE, seed) for seed in range(3)], 22.0)
+    path = next(tmp_path.glob("*.npz"))
+    whole, messages = path.read_bytes(), set()
+    for at in range(60, 400, 20):  # zipfile, zlib and NumPy each have their own errors for it
+        data = whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :]
+        path.write_bytes(data)
+        manifest = read_sealed(tmp_path / SET_MANIFEST) | {"sha256": hashlib.sha256(data).hexdigest()}
+        (tmp_path / SET_MANIFEST).write_text(json.dumps(manifest))
+        try:
+            assert load_set(tmp_path).num_episodes == 3  # a byte that says nothing, such as of a date
+        except DemonstrationSetError as refused:
+            messages.add(type(refused.__cause__).__name__)
+    assert {"error", "BadZipFile"} <= messages  # the first is zlib's

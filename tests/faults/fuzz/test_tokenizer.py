@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -107,3 +108,30 @@ def test_a_damaged_text_model_is_refused_or_still_a_tokenizer(target: Target, ed
         tokenizer.decode(ids)
 
     target.tries(use, ValueError)
+
+
+# Found by the above
+
+
+@pytest.mark.parametrize("ids", [[512], [-1], [2**31], [2**63]])
+def test_ids_of_no_piece_are_refused(ids: list[int]) -> None:
+    with pytest.raises(ValueError, match="piece ids in 0 to 511"):
+        TEXT.decode(ids)
+
+
+def test_half_of_a_surrogate_pair_is_refused() -> None:
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        TEXT.encode("go to \ud800")
+
+
+def test_a_discrete_value_beyond_its_spec_never_becomes_the_id_of_something_else() -> None:
+    spec = ArraySpec("discrete", (2,), num_values=4)
+    for encode in (encode_observation, encode_action):
+        for values in ([0, 4], [-1, 0], [0, VOCABULARY.size]):
+            with pytest.raises(ValueError, match="not in 0 to 3"):
+                encode(torch.tensor(values), spec, VOCABULARY)
+
+
+def test_an_empty_text_model_is_refused_when_it_is_read() -> None:
+    with pytest.raises(ValueError, match="it has no pieces"):
+        TextTokenizer(b"")
