@@ -45,9 +45,9 @@ class ArraySpec:
     max_bytes: int = 0
 
     def __post_init__(self) -> None:
+        if any(not isinstance(n, numbers.Integral) or n < 0 for n in self.shape):
+            raise ValueError(f"an array has sizes of at least 0, whole numbers, not {self.shape}")
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
-        if any(n < 0 for n in self.shape):
-            raise ValueError(f"an array has sizes of at least 0, not {self.shape}")
         _need(numbers.Real, "an array", low=self.low, high=self.high)
         _need(numbers.Integral, "an array", num_values=self.num_values, max_bytes=self.max_bytes)
         if not isinstance(self.kind, str) or self.kind not in _DTYPES:

@@ -248,8 +248,9 @@ def _compose(words: list[str], options: dict[str, dict[str, Path]]) -> DictConfi
     with _one_line(options), initialize_config_dir(str(SHIPPED), version_base="1.3", job_name="clowder"):
         try:
             return hydra_compose("config", words)
-        except NOT_YAML as error:
-            raise ConfigError(f"a file or value cannot be read: {' '.join(str(error).split())}") from error
+        except (OSError, *NOT_YAML) as error:  # OSError of a file that holds a bare number
+            said = " ".join(str(error).split())
+            raise ConfigError(f"a file or value of the configuration cannot be read: {said}") from error
 
 
 @contextlib.contextmanager
@@ -276,7 +277,8 @@ def _explain(error: BaseException, options: dict[str, dict[str, Path]]) -> str:
     parent, _, key = full_key.rpartition(".")
     kind = cause.object_type
     if dataclasses.is_dataclass(kind) and key not in (fields := [field.name for field in dataclasses.fields(kind)]):
-        return f"{where}{full_key}: no such key; {nearest(key, fields, f'keys of {parent}')}"
+        kind_of_keys = f"keys of {parent}" if parent else "top-level keys"
+        return f"{where}{full_key}: no such key; {nearest(key, fields, kind_of_keys)}"
     if isinstance(cause, MissingMandatoryValue):
         return f"{where}{full_key} is not set; it has no default"
     return f"{where}{full_key}: {str(cause.msg or cause).splitlines()[0]}"

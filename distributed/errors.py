@@ -24,7 +24,13 @@ class Failure(ClowderError):
 
 
 class ConfigError(ClowderError):
-    """A configuration that cannot be used: unknown key, option or task, wrong type, contradicting values."""
+    """A configuration that cannot be used: unknown key, option or task, wrong type, contradicting values.
+
+    Its message is one line, whatever the user's words in it hold.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
 
 
 class RunFolderError(ClowderError):

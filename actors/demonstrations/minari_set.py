@@ -80,7 +80,7 @@ class MinariSet:
         missing = {*_KEPT, "bytes"} - facts.keys()
         if missing:
             raise DemonstrationSetError(f"{folder / METADATA} lacks {sorted(missing)}; record the set anew")
-        for name, kind in _KEPT.items():
+        for name, kind in {**_KEPT, "bytes": int}.items():
             if not isinstance(facts[name], kind):
                 raise DemonstrationSetError(
                     f"{folder / METADATA} is malformed: {name} is {facts[name]!r}; record the set anew"

@@ -150,6 +150,7 @@ BAD_YAML = {
     "a timestamp that is none": b"cartpole:\n  task: !!timestamp x\n",
     "an integer that is none": b"cartpole:\n  task: !!int ''\n",
     "a bool that is none": b"cartpole:\n  task: !!bool x\n",
+    "a thousand brackets in a flow": b"cartpole: {a: " + b"{a: " * 1000,
     "code": b"cartpole: !!python/object/apply:os.system [ls]\n",
 }
 
@@ -165,3 +166,19 @@ def test_what_is_no_yaml_is_refused_in_one_line_that_names_the_file(tmp_path: Pa
     with pytest.raises(ClowderError) as refused:
         compose(["actors=[cartpole]"], [tmp_path])
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("data", [b"3", b"true", b"- a", b"text"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "actors").mkdir()
+    (tmp_path / "actors" / "cartpole.yaml").write_bytes(data)
+    with pytest.raises(ClowderError, match=r"cartpole"):
+        actor_file("cartpole", tmp_path / "actors" / "cartpole.yaml")
+    with pytest.raises(ClowderError) as refused:
+        compose(["actors=[cartpole]"], [tmp_path])
+    assert "\n" not in str(refused.value)
+
+
+def test_a_key_with_a_line_break_is_refused_in_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"^: no such key; top-level keys: actors"):
+        typed(PLAIN_CONFIG | {"\n": 1})

@@ -249,6 +249,7 @@ def test_the_facts_of_an_episode_are_not_taken_where_they_were_changed(minari_se
     ("name", "change"),
     [
         ("data/0/metadata.json", {"seed": 10**30}),
+        ("data/0/metadata.json", {"bytes": "many\n"}),
         ("data/0/metadata.json", {"success": "no"}),
         ("data/0/metadata.json", {"noisy": 1}),
         ("data/0/metadata.json", {"episode_return": None}),
@@ -271,7 +272,10 @@ def test_json_of_a_thousand_brackets_is_refused(minari_set: Path) -> None:
         load_set(minari_set)
 
 
-@pytest.mark.parametrize("change", [{"low": [4]}, {"high": "1"}, {"num_values": 2.5}, {"shape": [-1]}, {"kind": []}])
+@pytest.mark.parametrize(
+    "change",
+    [{"low": [4]}, {"high": "1"}, {"num_values": 2.5}, {"shape": [-1]}, {"kind": []}, {"shape": [1e999]}],
+)
 def test_the_description_of_an_array_has_numbers(change: dict) -> None:
     with pytest.raises((TypeError, ValueError)):
         ArraySpec.from_json({"kind": "continuous", "shape": [2]} | change)
