@@ -86,28 +86,6 @@ def test_a_task_without_anything_to_learn_from_is_refused_before_a_run(changes, 
         check_shares(config, "cartpole_v1")
 
 
-@pytest.mark.parametrize(
-    ("changes", "refused"),
-    [
-        ({"online_share": 0.0}, True),
-        ({"online_share": 0.0, "online_share_end": 0.5}, True),
-        ({"online_share": 0.5, "online_share_end": 0.0}, True),
-        ({"num_actors": 0}, True),
-        ({"num_actors": 0, "demonstrations": "x", "online_share": 1.0}, True),
-        ({"num_actors": 0, "demonstrations": "x"}, False),
-        ({"demonstrations": "x", "online_share": 0.0, "online_share_end": 1.0}, False),
-        ({"online_share": 0.1}, False),
-    ],
-)
-def test_a_task_without_anything_to_learn_from_is_refused_before_a_run(changes, refused):
-    config = compose(["actors=[cartpole_v1]"])
-    actor = dataclasses.replace(config.actors["cartpole_v1"], **changes)
-    config = dataclasses.replace(config, actors={"cartpole_v1": actor})
-    if not refused:
-        return check_shares(config, "cartpole_v1")
-    with pytest.raises(ConfigError, match=r"actors\.cartpole_v1: nothing would be learned from"):
-        check_shares(config, "cartpole_v1")
-
 
 def test_plain_data_round_trip():
     config = compose(["experiment=quickstart"])
