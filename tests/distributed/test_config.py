@@ -86,7 +86,6 @@ def test_a_task_without_anything_to_learn_from_is_refused_before_a_run(changes, 
         check_shares(config, "cartpole_v1")
 
 
-
 def test_plain_data_round_trip():
     config = compose(["experiment=quickstart"])
     assert typed(to_dict(config)) == config
