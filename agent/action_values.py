@@ -73,6 +73,11 @@ def check_action_values(task: TaskSpec) -> None:
             f"{task.name}: action values need an action of one token with at most {MOST_ACTIONS} values; use "
             "learner.objective=imitation"
         )
+    if task.context_steps < 2 and task.max_episode_steps != 1:
+        raise ValueError(
+            f"{task.name} has a context of one step, and the value of an action is learned from the step after it: set "
+            "actors.NAME.context_steps to at least 2, better 8"
+        )
     if task.value_range is None:
         raise ValueError(
             f"{task.name} has no value_range, which learner.objective=advantage_filtered needs: the lowest and highest "

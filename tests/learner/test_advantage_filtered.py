@@ -285,7 +285,12 @@ def test_a_checkpoint_of_another_objective_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "said"), [(CONTROL, "one token"), (dataclasses.replace(TASK, value_range=None), "value_range")]
+    ("task", "said"),
+    [
+        (CONTROL, "one token"),
+        (dataclasses.replace(TASK, value_range=None), "value_range"),
+        (dataclasses.replace(TASK, context_steps=1), "at least 2"),
+    ],
 )
 def test_a_task_that_it_is_not_made_for_is_refused(task: TaskSpec, said: str) -> None:
     with pytest.raises(ValueError, match=said):
