@@ -13,8 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.weights import AGENT_FILE, TEXT_FILE, WEIGHTS_FILE, flat_weights, load_agent
-from learner.checkpoint import MANIFEST, OPTIMISER, STATE, latest_checkpoint, restore_checkpoint, save_checkpoint
+from agent.weights import AGENT_FILE, TEXT_FILE, WEIGHTS_FILE, load_agent
+from learner.checkpoint import (
+    MANIFEST,
+    OPTIMISER,
+    STATE,
+    latest_checkpoint,
+    open_checkpoint,
+    restore_checkpoint,
+    take_snapshot,
+    write_checkpoint,
+)
 from replay.sealed_json import seal
 from tests.agent.tasks import CONTROL
 from tests.faults.fuzz.conftest import Target
@@ -54,7 +63,7 @@ def newest(saved: Saved) -> Any:
 
 def restore(saved: Saved) -> None:
     """Into the learner."""
-    restore_checkpoint(saved.folder, saved.learner)
+    restore_checkpoint(open_checkpoint(saved.folder), saved.learner)
 
 
 @pytest.fixture
@@ -62,16 +71,11 @@ def saved(target: Target) -> Saved:
     small = {"continuous_bins": 16, "discrete_ids": 16}
     learner = make_learner((CONTROL,), width=8, agent=small)
     learner.step()
-    folder = save_checkpoint(target.folder / "checkpoints", learner, {"counters": {"a": 1}, "wall_seconds": 3.5})
+    extra = {"counters": {"a": 1}, "wall_seconds": 3.5}
+    folder = write_checkpoint(target.folder / "checkpoints", take_snapshot(learner, extra))
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {MANIFEST, OPTIMISER, STATE, AGENT_FILE, TEXT_FILE, WEIGHTS_FILE} <= files.keys()
     return Saved(folder, make_learner((CONTROL,), width=8, agent=small), files)
-
-
-def state_of(learner: Any, extra: Any) -> tuple[Any, ...]:
-    weights = {name: value.tobytes() for name, value in flat_weights(learner.agent).items()}
-    moments = [value.numpy().tobytes() for each in learner.optimiser.state.values() for value in each.values()]
-    return weights, moments, learner.counters(), extra
 
 
 @cases(60, 0.6)
