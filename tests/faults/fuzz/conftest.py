@@ -103,5 +103,5 @@ def target(request: pytest.FixtureRequest, watch: _Watch) -> Iterator[Target]:
         made = Target(request.node.name, watch, Path(folder))
         yield made
     seconds, number = time.monotonic() - made.began, made.outcomes.total()
-    if MANY:
+    if MANY and number:
         print(f"\n{made.name}: {number:,} calls in {seconds:.0f} s; {dict(made.outcomes)}")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.weights import AGENT_FILE, TEXT_FILE, WEIGHTS_FILE, flat_weights, load_agent
+from agent.weights import AGENT_FILE, TEXT_FILE, WEIGHTS_FILE, load_agent
 from learner.checkpoint import (
     MANIFEST,
     OPTIMISER,
@@ -76,12 +76,6 @@ def saved(target: Target) -> Saved:
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {MANIFEST, OPTIMISER, STATE, AGENT_FILE, TEXT_FILE, WEIGHTS_FILE} <= files.keys()
     return Saved(folder, make_learner((CONTROL,), width=8, agent=small), files)
-
-
-def state_of(learner: Any, extra: Any) -> tuple[Any, ...]:
-    weights = {name: value.tobytes() for name, value in flat_weights(learner.agent).items()}
-    moments = [value.numpy().tobytes() for each in learner.optimiser.state.values() for value in each.values()]
-    return weights, moments, learner.counters(), extra
 
 
 @cases(60, 0.6)
