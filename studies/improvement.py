@@ -66,7 +66,7 @@ class WeakTask:
 
 
 TASKS = {
-    "swingup": WeakTask("cartpole_swingup_grid", "weak:2:dm-control-mpc", 40, "minari", 50),
+    "swingup": WeakTask("cartpole_swingup_grid", "weak:2:dm-control-mpc", 40, "minari", 100),
     "goto": WeakTask("babyai_goto_local", "weak:0.8:babyai-bot", 600, "minari", 200),
     "boxing": WeakTask("boxing", "weak:0.5:atari-rule", 24, "actions", 20),
 }
