@@ -47,7 +47,7 @@ def output(cwd, log="output.txt"):
     return (cwd / log).read_text()
 
 
-def train(*words, cwd, seconds=90, code=0):
+def train(*words, cwd, seconds=180, code=0):
     with clowder("train", *words, cwd=cwd) as process:
         assert process.wait(seconds) == code, output(cwd)
 

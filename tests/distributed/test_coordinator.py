@@ -28,7 +28,7 @@ def check_documented(names):
     assert not missing, missing
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 def test_a_run_to_its_end_and_its_resume(cartpole_set, tmp_path):
     words = [*SMALL, f"actors.cartpole_v1.demonstrations={cartpole_set}", "learner.steps=1000000"]
     words += ["checkpoint.replay=true"]
@@ -63,7 +63,7 @@ def test_a_run_to_its_end_and_its_resume(cartpole_set, tmp_path):
     assert steps == sorted(steps) and taken == sorted(taken)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_killed_processes_come_back_and_ctrl_c_leaves_a_checkpoint_and_no_process(cartpole_set, tmp_path):
     words = [
         *SMALL, f"actors.cartpole_v1.demonstrations={cartpole_set}", "learner.steps=1000000",
@@ -129,6 +129,7 @@ def make(**settings):
 """
 
 
+@pytest.mark.timeout(240)
 def test_an_environment_that_keeps_failing_ends_the_run_with_its_own_words(tmp_path):
     (tmp_path / "mine" / "actors").mkdir(parents=True)
     (tmp_path / "broken_environment.py").write_text(BROKEN)
@@ -138,7 +139,7 @@ def test_an_environment_that_keeps_failing_ends_the_run_with_its_own_words(tmp_p
     )
     words = [*SMALL[2:], "actors=[broken]", "cluster.restarts=0", "--config-dir", tmp_path / "mine", "--name", "broken"]
     with clowder("train", *words, cwd=tmp_path, environment={"PYTHONPATH": str(tmp_path)}) as process:
-        assert process.wait(90) == 1, output(tmp_path)
+        assert process.wait(180) == 1, output(tmp_path)
     said = output(tmp_path).strip().splitlines()[-1]
     assert "environment_actor/broken-0 died" in said and "mine/broken" in said and "step 5" in said, said
     assert RunFolder.open(tmp_path / "runs" / "broken").read_status()["phase"] == "failed"
@@ -158,7 +159,7 @@ def make(**_):
 """
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 def test_an_evaluation_that_fails_leaves_the_results_of_the_others(cartpole_set, tmp_path):
     """An environment that fails on the seeds of the final evaluation: exit code 1, its reason, the other task's row."""
     (tmp_path / "fragile_environment.py").write_text(FRAGILE)
@@ -172,7 +173,7 @@ def test_an_evaluation_that_fails_leaves_the_results_of_the_others(cartpole_set,
         "stop.learner_steps=10", "evaluation.num_evaluators=1", "--config-dir", tmp_path / "own", "--name", "half",
     ]  # fmt: skip
     with clowder("train", *words, cwd=tmp_path, environment={"PYTHONPATH": str(tmp_path)}) as process:
-        assert process.wait(120) == 1, output(tmp_path)
+        assert process.wait(180) == 1, output(tmp_path)
     result = Result.read(RunFolder.open(tmp_path / "runs" / "half").result)
     assert list(result.tasks) == [TASK] and result.tasks[TASK].episodes == 2
     assert "no reporting seeds here" in result.failed["gymnasium/Fragile"]
@@ -211,7 +212,7 @@ def cluster(tmp_path, monkeypatch):
                 each.kill()
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 def test_a_run_on_a_cluster_that_is_there_already(cartpole_set, cluster, tmp_path, monkeypatch):
     words = [*SMALL, f"actors.cartpole_v1.demonstrations={cartpole_set}", "cluster.address=auto"]
     train(*words, "stop.learner_steps=20", "--name", "joined", cwd=tmp_path, seconds=120)

@@ -143,7 +143,7 @@ def test_processes_that_wait_for_a_stopped_replay_server_say_so(
     try:
         start_private(num_cpus=4, object_store_megabytes=80)
         store = spawn(ParameterStoreProcess, cpus=0.0, threads=1)
-        fleet = Fleet(config.cluster, lambda member: None)
+        fleet = Fleet(config.cluster, lambda member: None, lambda said: None, lambda member: False)
         learner = fleet.add(
             Member(
                 "learner/0",

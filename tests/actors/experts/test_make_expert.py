@@ -41,7 +41,8 @@ def test_what_an_expert_sees_is_known_without_its_simulator() -> None:
 
 def test_an_unknown_expert_names_the_nearest() -> None:
     with pytest.raises(
-        ValueError, match=r"did you mean cartpole-mpc or dm-control-mpc\? There are: atari-planner, babyai-bot,"
+        ValueError,
+        match=r"did you mean cartpole-mpc or dm-control-mpc\? There are: atari-planner, atari-rule, babyai-bot,",
     ):
         make_expert("cartpole-mcp", ActorConfig(task="dm_control/cartpole-swingup"))
     with pytest.raises(ValueError, match="no expert is called 'zzz'; There are"):
