@@ -51,7 +51,7 @@ def start_run_replay(
             log.warning("%s is of other tables (replay.*, tasks): they begin empty", contents)
         return server, {}
     try:
-        found = table_counts(poll(server.address, loader=config.replay.loader))
+        found = table_counts(poll(server.address, config.replay.start_deadline, config.replay.loader))
     except BaseException:
         server.stop(2.0)
         raise

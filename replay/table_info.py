@@ -12,6 +12,7 @@ from replay import reverb_client
 from replay.native_thread import NativeThread
 
 _POLL_DEADLINE = 2.0
+_AGAIN_SECONDS = 0.2
 
 
 class ReplayUnavailable(ConnectionError):
@@ -50,8 +51,19 @@ ReplayInfo = dict[str, TableInfo]
 
 
 def poll(address: str, deadline: float = 5.0, loader: str = "auto") -> ReplayInfo:
-    """All tables of the server at ``address``; ReplayUnavailable where it does not answer within ``deadline`` s."""
-    return poll_client(reverb_client.new_client(address, loader), address, deadline)
+    """All tables of the server at ``address``; ReplayUnavailable where it does not answer within ``deadline`` s.
+
+    The first call after a server died and came back at its address may find the old connection closed: it is tried
+    again.
+    """
+    client, end = reverb_client.new_client(address, loader), time.monotonic() + deadline
+    while True:
+        try:
+            return poll_client(client, address, max(1.0, end - time.monotonic()))
+        except ReplayUnavailable:
+            if time.monotonic() > end - _AGAIN_SECONDS:
+                raise
+            time.sleep(_AGAIN_SECONDS)
 
 
 def poll_client(client: Any, address: str, deadline: float) -> ReplayInfo:
