@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 from importlib import metadata
@@ -16,7 +17,7 @@ def write_report(module: str, figures: dict[str, Any], out: Path | None = None) 
     """Print one JSON object, and write it to ``out`` where given; ``module`` is what ``python -m`` was given."""
     report = {
         "benchmark": module.rpartition(".")[2],
-        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", module, *map(anywhere, sys.argv[1:])]),
         "machine": {
             "processor": _processor(),
             "cores": len(os.sched_getaffinity(0)),
@@ -31,6 +32,11 @@ def write_report(module: str, figures: dict[str, Any], out: Path | None = None) 
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text + "\n")
+
+
+def anywhere(word: str) -> str:
+    """A word of a command line with absolute paths cut to their last part: where they lay is no reader's business."""
+    return re.sub(r"(^|[=\[,])/(?:[^\s,\]/]+/)*", r"\1", word)
 
 
 def _processor() -> str:

@@ -29,6 +29,7 @@ from typing import Any
 
 import psutil
 
+from actors.demonstrations import whole_files
 from actors.redaction import redact
 from distributed.errors import ConfigError, RunFolderError, nearest
 
@@ -264,16 +265,7 @@ def check_name(name: str) -> str:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file, without secrets, so that a reader sees the old text or the new, never a part."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "w") as file:
-            file.write(redact(text))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    whole_files.write_whole(path, redact(text).encode())
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

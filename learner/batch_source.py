@@ -230,7 +230,7 @@ class BatchSource:
         if self._config.objective == "advantage_filtered":
             # The last step of a crop has no target unless its episode ends there. Were all of one length, that place
             # would learn from ends alone, and each target be built on it.
-            steps = int(rng.integers(max(2, steps // 2), steps + 1)) if steps > 1 else 1
+            steps = int(rng.integers(max(2, steps // 2), steps + 1)) if steps > 1 else 1  # 1: episodes of one step
         window = self._window(sources, source)
         if source in (ONLINE, BEST):
             # A short episode has more windows a step than a long one: those cut by its beginning and its end.

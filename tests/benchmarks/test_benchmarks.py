@@ -17,7 +17,7 @@ from benchmarks import checkpoints, embeddings, environment_actor, explorer, lea
 from benchmarks.actor_parts import make_player
 from benchmarks.matmul_rate import DecoderShape, MatmulRate
 from benchmarks.plain_decoder import PlainDecoder, PlainUpdate
-from distributed.report import write_report
+from distributed.report import anywhere, write_report
 from distributed.result import Result, TaskResult
 from replay.config import ReplayConfig
 from replay.server import start_replay_server
@@ -167,3 +167,17 @@ def test_the_explorer_spends_its_time_in_the_emulator() -> None:
     figures = explorer.measure(ExplorerSettings("atari/montezuma_revenge"), 400, 4_000)
     assert figures["frames"] >= 4_000 and figures["runs"] > 0
     assert 0.5 < figures["share_in_act"] <= figures["share_in_emulator"] < 1.0
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("/a/machine/runs", "runs"),
+        ("runs/here", "runs/here"),
+        ("actors.boxing.demonstrations=/a/machine/sets/weak", "actors.boxing.demonstrations=weak"),
+        ("paths=[/a/b,/c/d/e]", "paths=[b,e]"),
+        ("learner.steps=5", "learner.steps=5"),
+    ],
+)
+def test_a_reports_command_holds_no_path_of_the_machine(word: str, shown: str) -> None:
+    assert anywhere(word) == shown

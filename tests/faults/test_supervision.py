@@ -86,7 +86,7 @@ def test_a_killed_coordinator_leaves_no_process_and_its_run_can_be_resumed(cartp
     assert watched.run.read_status()["phase"] == "died"
     steps = watched.metrics()["learner_steps"] + 20
     train("--resume", watched.run.path, f"stop.learner_steps={steps:.0f}", cwd=tmp_path)
-    assert f"evaluated {TASK}" in output(tmp_path) or TASK in output(tmp_path)
+    assert TASK in output(tmp_path)
     assert watched.run.read_status()["phase"] == "finished"
 
 
