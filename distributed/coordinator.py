@@ -254,7 +254,8 @@ class Coordinator:
         if self.server is None:
             return
         now, deadline, age = time.monotonic(), self.config.cluster.answer_deadline_seconds, 0.0
-        if self.monitor is not None and self.monitor.info():
+        # Where nobody looked, since this process stood still itself, nothing is known of the server.
+        if self.monitor is not None and self.monitor.info() and (self._server_died_at or self.monitor.failures):
             age = min(self.monitor.age, now - self._server_up_at)
         if self._server_died_at is not None and age < now - self._server_up_at:  # it answered since
             took, self._server_died_at = now - self._server_died_at, None
