@@ -71,6 +71,19 @@ def test_what_does_not_answer_is_replaced_and_the_fleet_can_grow_and_shrink(cart
 
 
 @pytest.mark.timeout(300)
+def test_a_coordinator_that_stood_still_replaces_nothing(cartpole_set, tmp_path):
+    words = [*SMALL, *QUICK, f"actors.cartpole_v1.demonstrations={cartpole_set}", "learner.steps=1000000"]
+    with clowder("train", *words, "--name", "shot", cwd=tmp_path) as process:
+        watched = Watched(process, tmp_path)
+        watched.until(lambda: watched.metrics().get("environment_steps"))
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(6)  # longer than cluster.answer_deadline_seconds
+        os.kill(process.pid, signal.SIGCONT)
+        watched.learns_on()
+        assert watched.metrics()["fleet/restarts"] == 0 and "starts again" not in watched.run.log.read_text()
+
+
+@pytest.mark.timeout(300)
 def test_a_killed_coordinator_leaves_no_process_and_its_run_can_be_resumed(cartpole_set, tmp_path):
     words = [*SMALL, *QUICK, f"actors.cartpole_v1.demonstrations={cartpole_set}", "learner.steps=1000000"]
     with clowder("train", *words, "--name", "shot", cwd=tmp_path) as process:
