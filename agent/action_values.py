@@ -1,4 +1,9 @@
-"""`ActionValues`: what each action of a task is worth, as a distribution, read off the state at the separator."""
+"""`ActionValues`: what actions and states are worth, as distributions, read off the state at the separator.
+
+An action comes in late, as in PAC (Springenberg et al. 2024, section 3.2): it scales and shifts what is known of the
+state. So all actions of a task that has few are weighed in one pass, and the value of an action of several tokens does
+not depend on whether the model reads its own actions (`learner.past_action_dropout` may hide them).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,36 @@ from torch.nn import functional
 from agent.task import TaskSpec
 
 MOST_ACTIONS = 64
-"""Actions of a task up to which all of them are scored at once."""
+"""Actions of a task up to which all of them are weighed at once."""
+MOST_ELEMENTS = 64
+"""Elements of an action of several tokens."""
+
+
+def weighed_at_once(task: TaskSpec) -> bool:
+    """Whether a task's action is one token of so few values that all of them are weighed."""
+    return task.action.kind == "discrete" and task.action_tokens == 1 and task.action.num_values <= MOST_ACTIONS
+
+
+class ActionEncoder(nn.Module):
+    """Scale and shift of an executed action of several elements; bins of numbers by smooth features, symbols by
+    embeddings."""
+
+    FEATURES = 8
+
+    def __init__(self, width: int, symbols: int) -> None:
+        super().__init__()
+        self.symbols = nn.Embedding(symbols, self.FEATURES)
+        self.elements = nn.Parameter(torch.randn(MOST_ELEMENTS * self.FEATURES, 2 * width) * 0.2)
+
+    def forward(self, action: torch.Tensor, task: TaskSpec, values: int) -> torch.Tensor:
+        """Actions int64 [..., elements], each element one of ``values``, to [..., 2 d]."""
+        if task.action.kind == "discrete":
+            x = self.symbols(action)
+        else:
+            place = action / max(1, values - 1)  # in [0, 1]
+            x = torch.cos(torch.pi * place[..., None] * torch.arange(1, self.FEATURES + 1, device=action.device))
+        x = x.flatten(-2) / action.shape[-1] ** 0.5
+        return x @ self.elements[: x.shape[-1]]
 
 
 class ActionValues(nn.Module):
@@ -28,7 +62,7 @@ class ActionValues(nn.Module):
     FIRST_SPREAD = 0.1
     """The first distribution of a value falls by e over this share of the range."""
 
-    def __init__(self, width: int, bins: int) -> None:
+    def __init__(self, width: int, bins: int, symbols: int) -> None:
         super().__init__()
         self.state = nn.Linear(width, width)
         self.actions = nn.Embedding(MOST_ACTIONS, 2 * width)
@@ -39,6 +73,8 @@ class ActionValues(nn.Module):
         with torch.no_grad():
             self.out.weight.mul_(0.1)
             self.out.bias.copy_(-self.centres.abs() / self.FIRST_SPREAD)
+        self.encoder = ActionEncoder(width, symbols)
+        self.nothing = nn.Parameter(torch.randn(2 * width) * 0.5)  # scale and shift of a state's own value
 
     def forward(self, hidden: torch.Tensor, actions: int) -> torch.Tensor:
         """Scores of the bins [..., A, bins] at states ``hidden`` [..., d] for the first A actions.
@@ -46,9 +82,19 @@ class ActionValues(nn.Module):
         Actions scale and shift what is known of the state; they have embeddings of their own, so that their values
         differ before the policy, which has those of the vocabulary, tells them apart.
         """
-        scale, shift = self.actions.weight[:actions].to(hidden.dtype).chunk(2, dim=-1)
-        mixed = self.state(hidden)[..., None, :] * (1 + scale) + shift
-        scores: torch.Tensor = self.out(functional.gelu(mixed))
+        return self._scores(hidden[..., None, :], self.actions.weight[:actions])
+
+    def of_taken(self, hidden: torch.Tensor, action: torch.Tensor, task: TaskSpec, values: int) -> torch.Tensor:
+        """Scores [..., bins] of actions int64 [..., elements], each element one of ``values``, at states [..., d]."""
+        return self._scores(hidden, self.encoder(action, task, values))
+
+    def of_state(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Scores [..., bins] of states [..., d] themselves."""
+        return self._scores(hidden, self.nothing)
+
+    def _scores(self, hidden: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        scale, shift = action.to(hidden.dtype).chunk(2, dim=-1)
+        scores: torch.Tensor = self.out(functional.gelu(self.state(hidden) * (1 + scale) + shift))
         return scores
 
     def expected(self, scores: torch.Tensor) -> torch.Tensor:
@@ -67,11 +113,13 @@ class ActionValues(nn.Module):
 
 
 def check_action_values(task: TaskSpec) -> None:
-    """Raise ValueError where the values of a task's actions cannot be learned."""
-    if task.action.kind != "discrete" or task.action_tokens != 1 or task.action.num_values > MOST_ACTIONS:
+    """Raise ValueError where the values of a task's actions cannot be learned; texts have none and are imitated."""
+    if task.says_text:
+        return
+    if task.action_tokens > MOST_ELEMENTS:
         raise ValueError(
-            f"{task.name}: action values need an action of one token with at most {MOST_ACTIONS} values; use "
-            "learner.objective=imitation"
+            f"{task.name}: its action has {task.action_tokens} elements, and action values are learned of at most "
+            f"{MOST_ELEMENTS}; use learner.objective=imitation"
         )
     if task.context_steps < 2 and task.max_episode_steps != 1:
         raise ValueError(

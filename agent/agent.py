@@ -60,7 +60,9 @@ class Agent(nn.Module):
         else:
             self.observation = PerElementEmbedding(config)
         self.transformer = Transformer(config)
-        self.action_values = ActionValues(config.width, config.value_bins) if config.value_bins else None
+        self.action_values = None
+        if config.value_bins:
+            self.action_values = ActionValues(config.width, config.value_bins, config.discrete_ids)
         for task in tasks:
             self.observation.check(task)
             legal = self.legal(task)

@@ -53,7 +53,7 @@ class ClusterConfig:
     pull_seconds: float = 2.0
     report_seconds: float = 1.0
     start_deadline_seconds: float = 120.0
-    answer_deadline_seconds: float = 15.0
+    answer_deadline_seconds: float = 10.0
     stall_deadline_seconds: float = 180.0
     stop_deadline_seconds: float = 12.0
     restarts: int = 3

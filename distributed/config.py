@@ -152,11 +152,13 @@ def validate(config: TrainConfig) -> None:
     if config.learner.objective == "advantage_filtered":
         if config.agent.value_bins == 0:
             raise ValueError("learner.objective=advantage_filtered needs agent.value_bins above 0; 101 is usual")
-        if config.agent.returns != "off":
+        if config.agent.returns == "visible":
             raise ValueError(
-                "learner.objective=advantage_filtered needs agent.returns=off: a critic that is told the return to "
-                "come sees no advantage in any action"
+                "learner.objective=advantage_filtered needs agent.returns=off or masked: a critic that is told the "
+                "return to come sees no advantage in any action"
             )
+        if config.agent.returns != "off" and config.learner.return_dropout == 0:
+            raise ValueError("learner.return_dropout must be above 0: a critic learns from windows told no return")
     if config.learner.objective == "return_conditioned" and config.agent.returns == "off":
         raise ValueError("learner.objective=return_conditioned needs return tokens: agent.returns=masked or visible")
     asking = [name for name, actor in config.actors.items() if actor.acting_returns != "none"]

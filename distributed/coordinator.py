@@ -265,7 +265,7 @@ class Coordinator:
             return
         why = f"did not answer for {deadline:g} s" if self.server.alive() else "died"
         self.fleet.tell(f"the replay server {why}; it starts again on port {self.server.port}")
-        self._server_died_at = now
+        self._server_died_at = now - age
         former, self.server = self.server, None
         former.kill()
         saved = latest_checkpoint(self.folder.checkpoints, with_replay=True) if self.config.checkpoint.replay else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 import signal
 import socket
@@ -25,6 +26,13 @@ from distributed.cluster_config import ClusterConfig
 from distributed.errors import ClowderError
 
 log = logging.getLogger(__name__)
+
+BUILDING = ("importing", "imported", "built")
+"""Phases of a process that is not made yet (`distributed.processes`)."""
+STARTING = (*BUILDING, "waiting for data", "waiting for weights")
+"""Phases of one that does not do its work yet."""
+HEALTHY_SECONDS = 30.0
+"""A process that has worked so long is started again at once; the wait doubles for each that has not."""
 
 
 class FleetFailure(ClowderError):
@@ -56,7 +64,10 @@ class Member:
         progressed_at: monotonic time at which its beat last changed.
         stuck: what it waits for was told in the log, and it still does.
         deaths: monotonic times.
-        died_at: monotonic time of the last death, until it has answered again.
+        works_since: monotonic time at which the present process began to do its work.
+        quick: deaths so far of processes that had not worked for long, one after the other.
+        answered_at: monotonic time of its last answer.
+        died_at: monotonic time of the last sign of life before its last death, until it works again.
         lost: it died too often, and the run goes on without it.
         leaving: monotonic time until which it may end by itself; see `Fleet.retire`.
         finished: its ``run`` returned by itself; the value is in ``result``.
@@ -75,7 +86,10 @@ class Member:
     progressed_at: float = 0.0
     stuck: bool = False
     deaths: deque[float] = dataclasses.field(default_factory=deque)
+    works_since: float = math.inf
+    quick: int = 0
     start_again_at: float | None = None
+    answered_at: float = 0.0
     died_at: float | None = None
     lost: bool = False
     leaving: float | None = None
@@ -104,7 +118,8 @@ class Fleet:
 
     Attributes:
         restarts: processes that were started again.
-        recoveries: (role, seconds from a death to the first answer of the new process) since they were last taken.
+        recoveries: (role, seconds from the last sign of life of a process until the one in its place does its work)
+            since they were last taken.
     """
 
     def __init__(
@@ -132,7 +147,7 @@ class Fleet:
         member.handle = member.start()
         member.handle.build.remote()
         member.report, member.asked, member.start_again_at, member.stuck = {}, None, None, False
-        member.progressed_at = time.monotonic()
+        member.progressed_at = member.answered_at = time.monotonic()
 
     def run(self, members: Iterable[Member]) -> None:
         """Begin the work of members that were added."""
@@ -185,10 +200,13 @@ class Fleet:
         member.asked = None
         if report is None:
             return
-        if member.died_at is not None:
+        member.answered_at = time.monotonic()
+        if member.died_at is not None and report["phase"] not in STARTING:
             took, member.died_at = time.monotonic() - member.died_at, None
             self.recoveries.append((member.role, took))
             self.tell(f"{member.name} is back after {took:.1f} s")
+        if report["phase"] not in STARTING:
+            member.works_since = min(member.works_since, time.monotonic())
         if report.get("beat") != member.report.get("beat"):
             member.progressed_at = time.monotonic()
         member.report = report
@@ -211,7 +229,10 @@ class Fleet:
             return
         now = time.monotonic()
         unanswered = now - member.asked_at if member.asked is not None else 0.0
-        if member.report and unanswered > self.config.answer_deadline_seconds:
+        # While a process imports and builds, threads of its own wait for it longer than they do later.
+        building = member.report.get("phase") in BUILDING
+        deadline = self.config.start_deadline_seconds if building else self.config.answer_deadline_seconds
+        if member.report and unanswered > deadline:
             kill_process(member.report)
             self._died(member, TimeoutError(f"no answer for {unanswered:.0f} s in phase {member.report.get('phase')}"))
             return
@@ -259,7 +280,7 @@ class Fleet:
             member.finished = True
             return
         now = time.monotonic()
-        member.died_at = now if member.died_at is None else member.died_at
+        member.died_at = member.answered_at if member.died_at is None else member.died_at
         if not getattr(error, "preempted", False):  # Ray's word for a machine that was taken away
             member.deaths.append(now)
         while member.deaths and now - member.deaths[0] > 60 * self.config.restart_minutes:
@@ -275,7 +296,9 @@ class Fleet:
             member.lost = True
             self.tell(f"{why}. The run goes on without it")
             return
-        wait = min(30.0, 0.5 * 2 ** max(0, len(member.deaths) - 1))
+        member.quick = 0 if now - member.works_since > HEALTHY_SECONDS else member.quick + 1
+        member.works_since = math.inf
+        wait = min(30.0, 0.5 * 2**member.quick)
         self.tell(f"{member.name} died and starts again in {wait:.1f} s: {root_cause(error)}")
         member.start_again_at = now + wait
 

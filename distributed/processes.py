@@ -19,7 +19,7 @@ import ray
 
 from distributed.parameter_store import FlatWeights, ParameterStore, Published
 from distributed.plan import RunPlan
-from distributed.process_environment import give_back_large_arrays
+from distributed.process_environment import be_nice, give_back_large_arrays
 from distributed.weight_exchange import Puller, RayWeightLink
 from replay.waiting import Waiting, waits
 
@@ -41,7 +41,8 @@ def spawn(kind: type, *arguments: Any, cpus: float, gpus: float = 0.0, threads: 
 class _Shell:
     """What all processes share: set-up, phases for the start-up timeline, a beat that shows progress."""
 
-    def __init__(self, plan: RunPlan, nice: int, threads: int, accelerator: bool = False) -> None:
+    def __init__(self, plan: RunPlan, nice: int, threads: int, accelerator: bool = False, urgent: bool = False) -> None:
+        """``urgent``: it takes the place of one that is gone, and is nice only once it is built."""
         self.plan = plan
         self.phase = "importing"
         self.beat = 0
@@ -51,8 +52,9 @@ class _Shell:
         self._parts: Any = None
         self._rss_at = 0.0
         self._rss = 0.0
-        if nice:
-            os.nice(nice)
+        self._nice_later = nice if urgent else 0
+        if not urgent:
+            be_nice(nice)
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ[variable] = str(threads)
         if not accelerator:
@@ -72,6 +74,7 @@ class _Shell:
                 torch.set_num_threads(self._threads)
                 self.mark("imported")
                 self._parts = self.make()
+                be_nice(self._nice_later)
                 self.mark("built")
             return self._parts
 
@@ -190,7 +193,8 @@ class EnvironmentActorProcess(_Shell):
     """Plays one task with the newest weights."""
 
     def __init__(self, plan: RunPlan, name: str, actor_id: str, incarnation: int) -> None:
-        super().__init__(plan, nice=plan.config.cluster.nice, threads=plan.config.cluster.actor_threads)
+        cluster = plan.config.cluster
+        super().__init__(plan, nice=cluster.nice, threads=cluster.actor_threads, urgent=incarnation > 0)
         give_back_large_arrays()
         self._name, self._actor_id, self._incarnation = name, actor_id, incarnation
         self._lock = threading.Lock()

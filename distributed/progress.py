@@ -191,7 +191,8 @@ class Progress:
         self._learner_sums.clear()
         if self.learner:
             before = self.learner_steps if self._steps_before is None else self._steps_before
-            values["learner/steps_per_s"] = (self.learner_steps - before) / elapsed
+            # A learner that was replaced goes back to its newest checkpoint.
+            values["learner/steps_per_s"] = max(0.0, (self.learner_steps - before) / elapsed)
             values["learner/version"] = float(self.learner["version"])
             values |= {f"learner/checkpoint_{name}": float(n) for name, n in self.learner["checkpoints"].items()}
             counters = self.learner["counters"]

@@ -40,16 +40,18 @@ class Targets:
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """The timesteps of one task's crops, prompts left out, whose action is one token of few values.
+    """The timesteps of one task's crops, prompts left out; its actions are no texts.
 
     Attributes:
         task: the task.
-        legal: ids of its actions.
-        position: int64 [n, C], index of the separator in the packed rows laid end to end; -1 past a crop's length.
-        action, label: int64 [n, C], what was executed and what is to be imitated, within the legal range.
+        legal: ids of an element of its actions.
+        position: int64 [n, C, elements], where each element is predicted, in the packed rows laid end to end: the first
+            at the separator; -1 past a crop's length.
+        action, label: int64 [n, C, elements], what was executed and what is to be imitated, within the legal range.
         labelled: bool [n, C], where the label may be learned from.
         reward, terminated: float32 and bool [n, C], what followed the action.
         rewarded: bool [n], and log_prob: float32 [n, C], see `Labels`.
+        said: bool [n], where something is said of the return to come (with `AgentConfig.returns`).
         window: int64 [n], which of the batch's windows a crop is.
     """
 
@@ -63,6 +65,7 @@ class Steps:
     terminated: torch.Tensor
     rewarded: torch.Tensor
     log_prob: torch.Tensor
+    said: torch.Tensor
     window: torch.Tensor
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Steps:
@@ -81,7 +84,7 @@ class Batch:
         layout: who sees whom in rows [rows, length]. A segment is a window: its prompt, if any, and its crop; the
             number of a segment is that of its window + 1, and 0 pads.
         targets: one entry a task.
-        steps: one entry for each task whose actions have values (`agent.action_values`).
+        steps: one entry for each task whose actions have values (with `agent.action_values`: all but texts).
         windows: number of windows.
         tokens: positions that are not padding.
     """
@@ -181,8 +184,9 @@ def make_batch(agent: Agent, groups: Sequence[tuple[TaskInputs, Labels]], row_le
                 torch.from_numpy(of_target[chosen]),
             )
         )
-        if agent.action_values is not None:
-            steps_of.append(_steps(inputs, labels, legal, predicting[:, :, 0], windows))
+        if agent.action_values is not None and not inputs.task.says_text:
+            executed = encode_action(inputs.action, inputs.task.action, agent.vocabulary) - legal.start
+            steps_of.append(_steps(inputs, labels, legal, predicting, executed, ids - legal.start, windows))
         if inputs.returns is not None:
             # Whatever comes before the return's own token, the last of the observation, predicts it.
             known = (inputs.returns.numpy() >= 0) & mask[:, :, width - elements - 1]
@@ -217,20 +221,30 @@ def make_batch(agent: Agent, groups: Sequence[tuple[TaskInputs, Labels]], row_le
     )
 
 
-def _steps(inputs: TaskInputs, labels: Labels, legal: IdRange, place: np.ndarray, window: np.ndarray) -> Steps:
-    """Of one group; ``place`` int64 [n, C] is where separators are, -1 where there are none."""
+def _steps(
+    inputs: TaskInputs,
+    labels: Labels,
+    legal: IdRange,
+    place: np.ndarray,
+    action: torch.Tensor,
+    label: torch.Tensor,
+    window: np.ndarray,
+) -> Steps:
+    """Of one group; see `Steps` for ``place``, ``action`` and ``label`` [n, C, elements]."""
     own = ~labels.prompt
+    said = torch.zeros(len(own), dtype=torch.bool) if inputs.returns is None else (inputs.returns >= 0).any(1)
     return Steps(
         inputs.task,
         legal,
         torch.from_numpy(place)[own],
-        inputs.action[own, :, 0],
-        labels.action[own, :, 0],
+        action[own],
+        label[own],
         labels.mask[own],
         labels.reward[own],
         labels.terminated[own],
         labels.rewarded[own],
         labels.log_prob[own],
+        said[own],
         torch.from_numpy(window)[own],
     )
 

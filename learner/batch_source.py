@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import queue
 import threading
@@ -43,6 +44,10 @@ class WindowStream(Protocol):
 
 class NoData(RuntimeError):
     """A table gave no window in time."""
+
+
+class RanDry(RuntimeError):
+    """A table gave no window and holds none, and another source of its task does."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,16 +189,17 @@ class BatchSource:
         self.mixture.change(self._shares())
         self._number += 1
         asked = self.mixture.split(self._config.windows_per_batch)
-        actual = self._with_fallback(asked)
+        actual = dict.fromkeys(asked, 0)
         groups, origins, prompted = [], [], 0
         for name, sources in self._sources.items():
             crops, task_origins = [], []
             for source in sources.streams:
-                for _ in range(actual.get((name, source), 0)):
-                    crop = self._crop(sources, source, rng)
+                for _ in range(asked.get((name, source), 0)):
+                    crop, drawn = self._draw(sources, source, rng)
+                    actual[name, drawn] += 1
                     prompted += crop.prompt is not None
                     crops.append(crop)
-                    task_origins.append(origin(name, source, crop))
+                    task_origins.append(origin(name, drawn, crop))
             if crops:
                 groups.append(
                     collate(
@@ -211,18 +217,20 @@ class BatchSource:
         batch = make_batch(self._agent, groups, self._config.tokens_per_row)
         return SourcedBatch(batch, origins, asked, actual, prompted, dict(self.mixture.carry))
 
-    def _with_fallback(self, asked: dict[Key, int]) -> dict[Key, int]:
+    def _draw(self, sources: TaskSources, source: str, rng: np.random.Generator) -> tuple[Crop, str]:
+        """A crop of a source, or of the one that stands in for it, and which."""
+        while True:
+            drawn = self._present(sources, source)
+            with contextlib.suppress(RanDry):  # as after a replay server has come back empty
+                return self._crop(sources, drawn, rng), drawn
+
+    def _present(self, sources: TaskSources, source: str) -> str:
         """While a task's table of own windows is empty, its share goes to its demonstrations, and the reverse."""
-        actual = dict.fromkeys(asked, 0)
-        for (name, source), count in asked.items():
-            streams, own = self._sources[name].streams, self._sources[name].own
-            # Where a task has nothing yet, its demonstrations are waited for: they come first.
-            both = (own, DEMONSTRATIONS) if source == BEST else (DEMONSTRATIONS, own)
-            order = [source, *both]
-            present = [other for other in order if other in streams and streams[other].available()]
-            chosen = present[0] if present else next(other for other in (DEMONSTRATIONS, own) if other in streams)
-            actual[name, chosen] += count
-        return actual
+        streams, own = sources.streams, sources.own
+        # Where a task has nothing yet, its demonstrations are waited for: they come first.
+        order = [source, own, DEMONSTRATIONS] if source == BEST else [source, DEMONSTRATIONS, own]
+        present = [other for other in order if other in streams and streams[other].available()]
+        return present[0] if present else next(other for other in (DEMONSTRATIONS, own) if other in streams)
 
     def _crop(self, sources: TaskSources, source: str, rng: np.random.Generator) -> Crop:
         """A crop of the task's context, or one of half of it behind a prompt."""
@@ -261,6 +269,8 @@ class BatchSource:
             window = sources.streams[source].get(min(1.0, self._config.data_deadline))
             if window is not None:
                 return window
+            if self._present(sources, source) != source:
+                raise RanDry(f"{source}/{sources.task.name}")
             if time.monotonic() > deadline:
                 raise NoData(
                     f"{source}/{sources.task.name} gave no window within {self._config.data_deadline:.0f} s; "

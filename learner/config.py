@@ -48,6 +48,8 @@ class LearnerConfig:
             says.
         critic_weight: of the critic's loss beside the policy's.
         target_rate: of the moving average of the weights, an update.
+        expectile: of the values of what was done, which is what a state is said to be worth where an action has several
+            tokens: 0.5 is their mean, towards 1 the best of them.
         advantage_clip: furthest that an advantage counts, in root mean squares of a task's advantages.
         advantage_floor: added to that root mean square, as a share of the task's ``value_range``: where advantages are
             smaller, the policy hardly moves.
@@ -94,6 +96,7 @@ class LearnerConfig:
     outcome_share: float = 0.5
     critic_weight: float = 1.0
     target_rate: float = 0.01
+    expectile: float = 0.7
     advantage_clip: float = 1.0
     advantage_floor: float = 0.001
     imitation_share: float = 0.5
@@ -133,6 +136,7 @@ class LearnerConfig:
             "trace",
             "outcome_share",
             "best_share",
+            "expectile",
             "imitation_share",
             "entropy_floor",
             "target_rate",

@@ -1,42 +1,53 @@
-"""Improvement: the policy moves towards what action values say is better, and stays near where it was.
+"""Improvement: the policy moves towards what a critic says is better, and stays near where it was.
 
-For tasks whose action is one token of few values, so that all of them can be weighed exactly. With the moving averages
-pi' and q' of the agent (of all its weights, not of heads alone), v' = sum_a pi'(a|s) q'(s, a), and the advantage
-A(s, a) = q'(s, a) - v'(s):
+The critic reads the same forward pass as the policy. With the moving averages pi', q' and v' of the agent (of all its
+weights, not of heads alone):
 
 - **Critic**: cross-entropy of a Gaussian around a target G_t against the distribution of q(s_t, a_t), as PAC has it
   (Springenberg et al. 2024, section 3). G_t = r_t + g (v'(s_{t+1}) + c_{t+1} (G_{t+1} - q'(s_{t+1}, a_{t+1}))) with
-  c = lambda min(1, pi'(a|s) / mu(a|s)), mu being the policy that acted (Munos et al. 2016, "Retrace", equation 4), or
-  c = lambda pi'(a|s) where it is not known (tree backup): what the present policy would not do is not followed. A
+  c = lambda min(1, pi'(a|s) / mu(a|s)), mu being the policy that acted (Munos et al. 2016, "Retrace", equation 4). A
   termination ends the sum, a time limit does not: its last step has no target, since no later state is in the crop. So
   has every crop's.
-- **Advantages** are of the critic, and of the action that was taken in part (``outcome_share``) of what came of it: its
-  value is moved from q'(s, a) towards G_t. The critic is smooth and cannot tell what small differences add up to;
-  outcomes do, with noise.
-- **Policy**: cross-entropy of pi_better(a|s) ~ pi'(a|s) exp(clip(A(s, a) / sigma, -c, c)) against pi, at every state,
-  whatever action was taken there (Hessel et al. 2021, "Muesli", equation 5: CMPO). sigma is the running root mean
-  square of A under pi', a task's own, so that rewards of any scale move the policy as far; it has a floor, or noise
-  would move it where nothing matters. Clipping bounds how far it moves, as PAC's alpha does.
-- **Imitation**: a share ``imitation_share`` of the policy's loss (PAC's alpha) imitates what was done, with weight
-  exp(clip(A / sigma, -3, 3)) (Nair et al. 2020, "AWAC", equation 13), which believes the critic only about what was
-  tried; a label that differs from what was done has weight 1, and so has every label where the rewards of a
-  demonstration are not known, and there it is all of the loss.
+- **Advantages** A(s, a) = q'(s, a) - v'(s), and for the action that was taken in part (``outcome_share``) what came of
+  it: its value is moved from q'(s, a) towards G_t. The critic is smooth and cannot tell what small differences add up
+  to; outcomes do, with noise. sigma is the running root mean square of A, a task's own, so that rewards of any scale
+  move the policy as far; it has a floor, or noise would move it where nothing matters.
+- **Imitation** of what was done, with weight exp(clip(A / sigma, -3, 3)) (Nair et al. 2020, "AWAC", equation 13), which
+  believes the critic only about what was tried. A label that differs from what was done has weight 1, and so has every
+  label where the rewards of a demonstration are not known. Texts have no values and are imitated so.
 - **Exploration**: where the mean entropy of a task's policy is below ``entropy_floor`` of the most it can be, a
   multiplier of its entropy grows, and shrinks where it is above (Zheng et al. 2022, section 3.3, by exact entropies).
+
+Where an action is one token of few values, all of them are weighed exactly: v' = sum_a pi'(a|s) q'(s, a); where mu is
+not known, c = lambda pi'(a|s) (tree backup), so that what the present policy would not do is not followed; and a share
+1 - ``imitation_share`` of the policy's loss (PAC's 1 - alpha) is the cross-entropy of
+pi_better(a|s) ~ pi'(a|s) exp(clip(A(s, a) / sigma, -c, c)) against pi, at every state, whatever action was taken there
+(Hessel et al. 2021, "Muesli", equation 5: CMPO). Clipping bounds how far it moves.
+
+Actions of several tokens are too many for that. There v is a distribution of its own, an ``expectile`` of q'(s, a) over
+what was done (Kostrikov et al. 2021, "IQL", equation 5), so that no action is weighed that nobody took; where mu is not
+known, what was done is followed (c = lambda); and all of the policy's loss is weighted imitation.
+
+Objectives mix per window. In a model with return tokens (``agent.returns=masked``), the windows that are told their
+return to come, all but ``return_dropout`` of them, learn as `learner.objectives.return_conditioned` has it, and the
+others as above: a critic that reads what will come has nothing to learn.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
+import math
 from collections.abc import Mapping
 
 import torch
 from torch.nn import functional
 
-from agent.action_values import ActionValues, check_action_values
+from agent.action_values import ActionValues, check_action_values, weighed_at_once
 from agent.agent import Agent
-from learner.batch import Batch, Steps, packed_hidden
+from learner.batch import Batch, Steps, Targets, packed_hidden
 from learner.config import LearnerConfig
+from learner.objectives.imitation import cross_entropy, row_weights
 from learner.objectives.objective import LossAndRecord
 
 WEIGHT_CLIP = 3.0
@@ -47,11 +58,29 @@ MULTIPLIER_RATE = 0.01
 MOST_MULTIPLIER = 1.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """What the averages say of one task's timesteps, without gradients. Values are in units of the task's range.
+
+    Attributes:
+        value: of states, float32 [n, C].
+        chosen: of the actions that were taken there, [n, C].
+        likelihood: of these actions under pi', [n, C].
+        prior, worth: log pi' and values of all actions, [n, C, A]; None where they are not all weighed.
+    """
+
+    value: torch.Tensor
+    chosen: torch.Tensor
+    likelihood: torch.Tensor
+    prior: torch.Tensor | None = None
+    worth: torch.Tensor | None = None
+
+
 class AdvantageFiltered:
     """See the module; an `Objective`.
 
     Args:
-        agent: with ``agent.value_bins``; its tasks must have a ``value_range`` and actions of one token.
+        agent: with ``agent.value_bins``; its tasks must have a ``value_range``, or texts as actions.
         config: of the learner.
 
     Raises:
@@ -59,14 +88,18 @@ class AdvantageFiltered:
     """
 
     def __init__(self, agent: Agent, config: LearnerConfig) -> None:
-        if agent.action_values is None or agent.config.returns != "off":
-            raise ValueError("learner.objective=advantage_filtered needs agent.value_bins and agent.returns=off")
+        if agent.action_values is None or agent.config.returns == "visible":
+            raise ValueError(
+                "learner.objective=advantage_filtered needs agent.value_bins, and agent.returns=off or masked"
+            )
         for task in agent.tasks.values():
             check_action_values(task)
         self.config = config
         self.target = copy.deepcopy(agent).requires_grad_(False).eval()
         self.mean_square: dict[str, torch.Tensor] = {}
-        self.multiplier = {name: torch.zeros((), device=agent.device) for name in agent.tasks}
+        self.multiplier = {
+            name: torch.zeros((), device=agent.device) for name, task in agent.tasks.items() if not task.says_text
+        }
 
     def loss(self, agent: Agent, batch: Batch) -> LossAndRecord:
         """Of the policy and of the critic, every window weighing the same.
@@ -83,14 +116,21 @@ class AdvantageFiltered:
         losses: dict[str, list[torch.Tensor]] = {"policy": [], "critic": []}
         for steps in batch.steps:
             policy, critic, entropy = self._of_task(agent, hidden, before, steps, record)
-            of_window = policy.sum(1) / (steps.position >= 0).sum(1).clamp(min=1)
+            of_window = policy.sum(1) / (steps.position[..., 0] >= 0).sum(1).clamp(min=1)
             window_loss.index_add_(0, steps.window, of_window.detach())
             multiplier = self.multiplier[steps.task.name]
             total = total + of_window.sum() / batch.windows - multiplier * entropy * len(policy) / batch.windows
             total = total + self.config.critic_weight * critic.sum() / batch.windows
             losses["policy"].append(of_window.detach())
             losses["critic"].append(critic.detach())
-        record |= {f"loss/{name}": torch.cat(values).mean() for name, values in losses.items()}
+        for targets in batch.targets:
+            if targets.kind in ("text", "return") and len(targets.id):
+                nats = cross_entropy(agent.logits(hidden[targets.position], targets.legal), targets, self.config)
+                weighted = nats * row_weights(targets, batch.windows)
+                window_loss.index_add_(0, targets.window, weighted.detach() * batch.windows)
+                total = total + weighted.sum()
+                record[f"loss/{targets.task if targets.kind == 'text' else targets.kind}"] = nats.detach().mean()
+        record |= {f"loss/{name}": torch.cat(values).mean() for name, values in losses.items() if values}
         record["loss"] = total.detach()
         record["window_loss"] = window_loss
         return total, record
@@ -99,71 +139,107 @@ class AdvantageFiltered:
         self, agent: Agent, hidden: torch.Tensor, before: torch.Tensor, steps: Steps, record: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Losses of the policy [n, C] and of the critic [n], and the policy's entropy as a share of the most."""
-        task, config = steps.task, self.config
-        valid = steps.position >= 0
-        place = steps.position.clamp(min=0)
-        at = hidden[place]
-        values, former = _values(agent), _values(self.target)
+        config, name, count = self.config, steps.task.name, steps.legal.count
+        valid = steps.position[..., 0] >= 0
+        places = steps.position.clamp(min=0)
+        learned = valid & (steps.rewarded & ~steps.said)[:, None]
+        action = steps.action.clamp(0, count - 1)
         with torch.no_grad():
-            prior = self.target.logits(before[place], steps.legal).float().log_softmax(-1)
-            worth = former.expected(former(before[place], steps.legal.count))  # [n, C, A]
-            value = (prior.exp() * worth).sum(-1)
-            advantage = worth - value[..., None]
-            learned = valid & steps.rewarded[:, None]
-            assert task.value_range is not None  # checked when this was made
-            low, high = task.value_range
-            action = steps.action.clamp(0, steps.legal.count - 1)[..., None]
-            ours = prior.gather(2, action)[:, :, 0].exp()
-            theirs = steps.log_prob.exp()
-            follow = torch.where(theirs.isfinite(), (ours / theirs.clamp(min=1e-6)).clamp(max=1.0), ours)
-            target, known = retrace_targets(
-                steps.reward / (high - low),
-                steps.terminated,
-                valid,
-                # In units the lowest value is 0; sums of rewards need the true zero.
-                value + low / (high - low),
-                worth.gather(2, action)[:, :, 0] + low / (high - low),
-                config.trace * follow,
-                config.discount,
+            judged = self._judge(before, places, action, steps)
+            target, known = self._targets(steps, judged, valid)
+            known = known & learned
+            surprise = torch.where(known, config.outcome_share * (target - judged.chosen), 0.0)
+            gain = judged.chosen + surprise - judged.value  # of what was done
+            square = gain.square()
+            if judged.prior is not None and judged.worth is not None:
+                advantage = judged.worth - judged.value[..., None]
+                advantage = advantage.scatter_add(2, action, surprise[..., None])
+                advantage = advantage - (judged.likelihood * surprise)[..., None]
+                gain = advantage.gather(2, action)[..., 0]
+                square = (judged.prior.exp() * advantage.square()).sum(-1)
+            scale = self._scale(name, square[learned])
+            weight = (gain / scale).clamp(-WEIGHT_CLIP, WEIGHT_CLIP).exp()
+            weight = torch.where(learned & (steps.label == steps.action).all(-1), weight, 1.0)
+        log_policy = agent.logits(hidden[places], steps.legal).float().log_softmax(-1)  # [n, C, elements, A]
+        policy = weight * self._imitated(log_policy, steps) * steps.labelled
+        values = _values(agent)
+        if judged.prior is not None:
+            better = (judged.prior + (advantage / scale).clamp(-config.advantage_clip, config.advantage_clip)).softmax(
+                -1
             )
-            target, known = target - low / (high - low), known & learned
-            surprise = target - worth.gather(2, action)[:, :, 0]
-            surprise = torch.where(known, config.outcome_share * surprise, 0.0)
-            advantage = advantage.scatter_add(2, action, surprise[..., None]) - (ours * surprise)[..., None]
-            scale = self._scale(task.name, (prior.exp() * advantage.square()).sum(-1)[learned])
-            gain = advantage / scale
-            better = (prior + gain.clamp(-config.advantage_clip, config.advantage_clip)).softmax(-1)
-            weight = gain.gather(2, action)[:, :, 0].clamp(-WEIGHT_CLIP, WEIGHT_CLIP).exp()
-            weight = torch.where(learned & (steps.label == steps.action), weight, 1.0)
-        log_policy = agent.logits(at, steps.legal).float().log_softmax(-1)
-        towards = -(better * log_policy).sum(-1)
-        label = functional.nll_loss(log_policy.flatten(0, 1), steps.label.flatten(), reduction="none").view_as(towards)
-        share = torch.where(steps.rewarded, config.imitation_share, 1.0)[:, None]
-        imitated = torch.where(steps.labelled, share * weight, 0.0)
-        improved = torch.where(learned, 1.0 - share, 0.0)
-        policy = (improved * towards + imitated * label) * valid
+            towards = -(better * log_policy[:, :, 0]).sum(-1)
+            policy = torch.where(
+                learned, config.imitation_share * policy + (1.0 - config.imitation_share) * towards, policy
+            )
+            of_action = values(hidden[places[..., 0]], count).float()
+            chosen = action[..., None].expand(-1, -1, 1, of_action.shape[-1])
+            critic = -(values.soft(target) * of_action.gather(2, chosen)[:, :, 0].log_softmax(-1)).sum(-1)
+        else:
+            at = hidden[places[..., 0]]
+            scores = values.of_taken(at, action, steps.task, count).float().log_softmax(-1)
+            critic = -(values.soft(target) * scores).sum(-1)
+            above = torch.where(judged.chosen >= judged.value, config.expectile, 1.0 - config.expectile)
+            of_state = values.of_state(at).float().log_softmax(-1)
+            critic = critic - 2.0 * above * (values.soft(judged.chosen) * of_state).sum(-1)
+        policy = policy * valid
+        critic = torch.where(known, critic, 0.0).sum(1) / known.sum(1).clamp(min=1)
 
-        of_action = values(at, steps.legal.count).float()
-        chosen = action[..., None].expand(-1, -1, 1, of_action.shape[-1])
-        scores = of_action.gather(2, chosen)[:, :, 0].log_softmax(-1)
-        critic = torch.where(known, -(values.soft(target) * scores).sum(-1), 0.0)
-        critic = critic.sum(1) / known.sum(1).clamp(min=1)
-
-        count = valid.sum().clamp(min=1)
-        entropy = (-(log_policy.exp() * log_policy).sum(-1) * valid).sum() / count
-        entropy = entropy / torch.log(torch.tensor(float(max(2, steps.legal.count))))
+        steps_in_all = valid.sum().clamp(min=1)
+        entropy = (-(log_policy.exp() * log_policy).sum(-1).mean(-1) * valid).sum() / steps_in_all
+        entropy = entropy / math.log(max(2, count))
         with torch.no_grad():
+            assert steps.task.value_range is not None  # checked when this was made
+            low, high = steps.task.value_range
             moved = MULTIPLIER_RATE * (config.entropy_floor - entropy.detach())
-            multiplier = (self.multiplier[task.name] + moved.nan_to_num()).clamp(0.0, MOST_MULTIPLIER)
-            self.multiplier[task.name] = multiplier
-            record[f"entropy/{task.name}"] = entropy.detach()
-            record[f"entropy_multiplier/{task.name}"] = multiplier
-            record[f"advantage_scale/{task.name}"] = scale * (high - low)
-            record[f"value/{task.name}"] = low + (value * valid).sum() / count * (high - low)
+            multiplier = (self.multiplier[name] + moved.nan_to_num()).clamp(0.0, MOST_MULTIPLIER)
+            self.multiplier[name] = multiplier
+            record[f"entropy/{name}"] = entropy.detach()
+            record[f"entropy_multiplier/{name}"] = multiplier
+            record[f"advantage_scale/{name}"] = scale * (high - low)
+            record[f"accepted/{name}"] = ((gain > 0) & learned).sum() / learned.sum().clamp(min=1)
+            record[f"value/{name}"] = low + (judged.value * valid).sum() / steps_in_all * (high - low)
             outside = (target - 0.5).abs() > 0.55
-            record[f"value_outside/{task.name}"] = (outside & known).sum() / known.sum().clamp(min=1)
-            record[f"loss/{task.name}"] = policy.sum() / count
+            record[f"value_outside/{name}"] = (outside & known).sum() / known.sum().clamp(min=1)
+            record[f"loss/{name}"] = policy.sum() / steps_in_all
         return policy, critic, entropy
+
+    def _judge(self, before: torch.Tensor, places: torch.Tensor, action: torch.Tensor, steps: Steps) -> Judged:
+        former, at = _values(self.target), before[places[..., 0]]
+        prior = self.target.logits(before[places], steps.legal).float().log_softmax(-1)  # [n, C, elements, A]
+        likelihood = prior.gather(3, action[..., None])[..., 0].sum(-1).exp()
+        if not weighed_at_once(steps.task):
+            chosen = former.expected(former.of_taken(at, action, steps.task, steps.legal.count))
+            return Judged(former.expected(former.of_state(at)), chosen, likelihood)
+        prior = prior[:, :, 0]
+        worth = former.expected(former(at, steps.legal.count))
+        return Judged((prior.exp() * worth).sum(-1), worth.gather(2, action)[..., 0], likelihood, prior, worth)
+
+    def _targets(self, steps: Steps, judged: Judged, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Targets of the critic and where there are any, [n, C]."""
+        assert steps.task.value_range is not None  # checked when this was made
+        low, high = steps.task.value_range
+        ratio = judged.likelihood / steps.log_prob.exp().clamp(min=1e-6)
+        unknown = judged.likelihood if judged.prior is not None else torch.ones_like(ratio)
+        follow = torch.where(steps.log_prob.isfinite(), ratio.clamp(max=1.0), unknown)
+        # In units the lowest value is 0; sums of rewards need the true zero.
+        zero = low / (high - low)
+        target, known = retrace_targets(
+            steps.reward / (high - low),
+            steps.terminated,
+            valid,
+            judged.value + zero,
+            judged.chosen + zero,
+            self.config.trace * follow,
+            self.config.discount,
+        )
+        return target - zero, known
+
+    def _imitated(self, log_policy: torch.Tensor, steps: Steps) -> torch.Tensor:
+        """Cross-entropy of labels, the mean over an action's elements, [n, C]."""
+        kind = steps.task.action.kind
+        flat = steps.label.flatten()
+        targets = Targets(steps.task.name, kind, steps.legal, flat, flat, flat)
+        return cross_entropy(log_policy.flatten(0, 2), targets, self.config).view_as(steps.label).mean(-1)
 
     def _scale(self, task: str, squares: torch.Tensor) -> torch.Tensor:
         """Root mean square of the advantages so far, with its floor."""

@@ -38,11 +38,13 @@ def weights_of(batch: Batch, normalisation: str) -> list[torch.Tensor]:
     if normalisation == "task":
         present = sum(len(t.id) > 0 for t in batch.targets)
         return [torch.full((len(t.id),), 1.0 / max(present * len(t.id), 1), device=t.id.device) for t in batch.targets]
-    weights = []
-    for targets in batch.targets:
-        in_window = torch.bincount(targets.window, minlength=batch.windows)
-        weights.append(1.0 / (in_window[targets.window] * batch.windows))
-    return weights
+    return [row_weights(targets, batch.windows) for targets in batch.targets]
+
+
+def row_weights(targets: Targets, windows: int) -> torch.Tensor:
+    """Weight of each target [M] where every window weighs the same."""
+    in_window = torch.bincount(targets.window, minlength=windows)
+    return 1.0 / (in_window[targets.window] * windows)
 
 
 class Imitation:

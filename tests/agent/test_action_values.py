@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from agent.action_values import ActionValues
 
-VALUES = ActionValues(8, 101)
+VALUES = ActionValues(8, 101, 16)
 
 
 @given(st.floats(0.0, 1.0))

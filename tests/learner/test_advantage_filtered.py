@@ -55,16 +55,18 @@ def episode(places: list[int], actions: list[int], rewards: list[float], source:
     )
 
 
-def make_learner(windows: list[Window], task: TaskSpec = TASK, returns: str = "off", **changes: object) -> Learner:
+def make_learner(
+    windows: list[Window], task: TaskSpec = TASK, returns: str = "off", value_bins: int | None = None, **changes: object
+) -> Learner:
+    """It improves, or is told returns where ``returns`` are not off and it has no bins for values."""
     torch.manual_seed(0)
-    agent = Agent(
-        AgentConfig(width=32, layers=1, heads=2, value_bins=0 if returns != "off" else 51, returns=returns), [task]
-    )
+    value_bins = (51 if returns == "off" else 0) if value_bins is None else value_bins
+    agent = Agent(AgentConfig(width=32, layers=1, heads=2, value_bins=value_bins, returns=returns), [task])
     streams = {"demonstrations" if windows[0].metadata.source == "demonstrations" else "online": ListStream(windows)}
     config = LearnerConfig(
-        objective="return_conditioned" if returns != "off" else "advantage_filtered",
+        objective="advantage_filtered" if value_bins else "return_conditioned",
         windows_per_batch=32,
-        tokens_per_row=3 * task.context_steps + 3,
+        tokens_per_row=4 * task.context_steps + 3,
         learning_rate=3e-3,
         warmup_steps=5,
         weight_decay=0.0,
@@ -131,7 +133,7 @@ def test_what_the_policy_would_not_do_is_not_followed() -> None:
     assert probabilities(learner, [0, 1], [0])[1] > 0.95
     values, batch = learner.agent.action_values, learner.batches.make().batch
     assert values is not None
-    first = packed_hidden(learner.agent, batch)[batch.steps[0].position[:, 0]]
+    first = packed_hidden(learner.agent, batch)[batch.steps[0].position[:, 0, 0]]
     assert values.expected(values(first, 2))[:, 0].mean() > 0.8, "0.5 is the mean of what followed"
 
 
@@ -173,11 +175,12 @@ def test_padding_and_hidden_labels_count_for_nothing(share: float) -> None:
     batch = learner.batches.make().batch
     before, _ = learner.objective.loss(learner.agent, batch)
     steps = batch.steps[0]
-    steps.reward[steps.position < 0] = 1e6
-    steps.action[steps.position < 0] = 1
-    steps.label[(steps.position < 0) | ~steps.labelled] = 1
+    absent = steps.position[..., 0] < 0
+    steps.reward[absent] = 1e6
+    steps.action[absent] = 1
+    steps.label[absent | ~steps.labelled] = 1
     after, _ = learner.objective.loss(learner.agent, batch)
-    assert (steps.position < 0).any() and (~steps.labelled & (steps.position >= 0)).any()
+    assert absent.any() and (~steps.labelled & ~absent).any()
     assert torch.equal(before, after) and torch.isfinite(after)
 
 
@@ -204,9 +207,9 @@ def test_a_time_limit_is_no_end() -> None:
     values, batch = learner.agent.action_values, learner.batches.make().batch
     assert values is not None
     steps = batch.steps[0]
-    worth = values.expected(values(packed_hidden(learner.agent, batch)[steps.position], 2)).detach()
-    worth = 5.0 * worth.gather(2, steps.action[..., None])[:, :, 0]
-    assert worth[steps.position >= 0].numpy() == pytest.approx(4.0, abs=0.4)
+    worth = values.expected(values(packed_hidden(learner.agent, batch)[steps.position[..., 0]], 2)).detach()
+    worth = 5.0 * worth.gather(2, steps.action)[:, :, 0]
+    assert worth[steps.position[..., 0] >= 0].numpy() == pytest.approx(4.0, abs=0.4)
 
 
 def test_demonstrations_without_rewards_are_imitated_and_their_values_not_learned() -> None:
@@ -284,10 +287,79 @@ def test_a_checkpoint_of_another_objective_is_refused(tmp_path: Path) -> None:
         restore_checkpoint(saved(tmp_path, learner), make_learner([episode([0], [0], [0.0])]))
 
 
+ARM = dataclasses.replace(TASK, name="test/arm", action=ArraySpec("continuous", (2,), -1.0, 1.0))
+
+
+def reaches(places: list[int], actions: list[tuple[float, float]], rewards: list[float], **changes) -> Window:
+    """As `episode`, of the task whose action is two numbers."""
+    plain = episode(places, [0] * len(actions), rewards)
+    moved = np.array(actions, np.float32)
+    likelihood = np.full((len(actions), 2), np.nan, np.float32)
+    return dataclasses.replace(plain, action=moved, label=moved, log_prob=likelihood, **changes)
+
+
+def chosen_shares(learner: Learner, place: int, near: tuple[float, float]) -> float:
+    """Of 64 sampled actions at a place, those within 0.1 of ``near`` in both numbers."""
+    hide = "hidden" if learner.config.past_action_dropout else "shown"
+    policy = Policy(learner.agent.eval(), ARM, 64, DecodingConfig(past_actions=hide), seed=0)
+    acted = policy.act({"place": np.full(64, place)}, np.ones(64, bool)).action
+    return float((np.abs(acted - np.array(near)) < 0.1).all(1).mean())
+
+
+@pytest.mark.parametrize("hidden", [0.0, 1.0])
+def test_an_action_of_two_numbers_is_judged_as_a_whole_and_luck_is_not_followed(hidden: float) -> None:
+    """A sure 0.6 at (0.5, 0.5), a gamble at (-0.5, -0.5), and nothing at all where the two are mixed."""
+    rng = np.random.default_rng(0)
+    windows = [reaches([0], [(0.5, 0.5)], [0.6]) for _ in range(20)]
+    windows += [reaches([0], [(-0.5, -0.5)], [float(rng.random() < 0.4)]) for _ in range(20)]
+    windows += [reaches([0], [mixed], [0.0]) for mixed in ((0.5, -0.5), (-0.5, 0.5)) for _ in range(20)]
+    learner = make_learner(windows, ARM, past_action_dropout=hidden)
+    for _ in range(300):
+        learner.step()
+    values = learner.acting.action_values
+    assert values is not None
+    batch = learner.batches.make().batch
+    steps = batch.steps[0]
+    at = packed_hidden(learner.acting, batch)[steps.position[:, 0, 0]]
+    worth = values.expected(values.of_taken(at, steps.action[:, 0], ARM, steps.legal.count)).detach()
+    sure, mixed = (steps.action[:, 0] > 600).all(1), steps.action[:, 0, 0] != steps.action[:, 0, 1]
+    assert worth[sure].mean() == pytest.approx(0.6, abs=0.1) and worth[mixed].mean() < 0.15
+    # Numbers that are predicted beside each other, not after each other, are mixed by the policy as well.
+    more = 1.0 if hidden else 1.3
+    assert chosen_shares(learner, 0, (0.5, 0.5)) > more * chosen_shares(learner, 0, (-0.5, -0.5))
+    assert learner.metrics()["accepted/test/arm"] == pytest.approx(0.25, abs=0.2)
+
+
+def test_a_state_is_worth_the_better_of_what_was_done_there() -> None:
+    """From place 1 leave for 0.4, or go on to 3, where two of three failed and one earned 1."""
+    one, other = (0.5, 0.5), (-0.5, -0.5)
+    leave, failed = reaches([1], [one], [0.4]), reaches([1, 3], [other, one], [0.0, 0.0])
+    windows = [leave] * 3 + [failed] * 2 + [reaches([1, 3], [other, other], [0.0, 1.0])]
+    bold, mean = (make_learner(windows, ARM, trace=0.0, outcome_share=0.0, expectile=e) for e in (0.9, 0.5))
+    for _ in range(300):
+        bold.step()
+        mean.step()
+    assert chosen_shares(bold, 1, other) > 0.55 > 0.45 > chosen_shares(mean, 1, other)
+
+
+def test_windows_that_are_told_their_return_learn_beside_those_that_are_not() -> None:
+    """Luck again: one model gambles when asked for 1, and does not when nothing is asked."""
+    rng = np.random.default_rng(0)
+    sure = [episode([0], [0], [0.6]) for _ in range(40)]
+    gambles = [episode([0], [1], [float(rng.random() < 0.5)]) for _ in range(40)]
+    learner = make_learner([*sure, *gambles], value_bins=51, returns="masked", return_dropout=0.5)
+    for _ in range(200):
+        learner.step()
+    assert probabilities(learner, [0], [])[0] > 0.9
+    assert probabilities(learner, [0], [], asked=1.0)[1] > 0.9
+    said = learner.batches.make().batch.steps[0].said
+    assert 0 < said.sum() < len(said)
+
+
 @pytest.mark.parametrize(
     ("task", "said"),
     [
-        (CONTROL, "one token"),
+        (dataclasses.replace(CONTROL, value_range=None), "value_range"),
         (dataclasses.replace(TASK, value_range=None), "value_range"),
         (dataclasses.replace(TASK, context_steps=1), "at least 2"),
     ],

@@ -139,6 +139,25 @@ def test_a_share_of_windows_carries_prompts_half_of_them_ends_of_demonstrations(
     assert learner.metrics()["prompt_share"] == 1.0
 
 
+class DryStream(ListStream):
+    """One that holds a few windows and is then empty, as before a replay server that came back."""
+
+    def get(self, timeout: float) -> Window | None:
+        return self.windows.pop() if self.windows else None
+
+
+def test_a_table_that_runs_dry_within_a_batch_leaves_the_rest_to_demonstrations() -> None:
+    window = random_window(CONTROL, 6, np.random.default_rng(0))
+    streams = {"demonstrations": ListStream([window]), "good": DryStream([window] * 3)}
+    sources = {CONTROL.name: TaskSources(CONTROL, 1.0, (0.75, 0.75), streams)}
+    agent = Agent(AgentConfig(width=32, layers=1, heads=2), [CONTROL])
+    sourced = BatchSource(agent, sources, LearnerConfig(**SETTINGS), 0).make()
+    assert sourced.asked[CONTROL.name, "good"] > 3
+    assert sourced.actual[CONTROL.name, "good"] == 3
+    assert sum(sourced.actual.values()) == sum(sourced.asked.values()) == len(sourced.origins)
+    assert sum(origin.source == "good" for origin in sourced.origins) == 3
+
+
 def test_an_empty_good_table_leaves_its_share_to_demonstrations() -> None:
     learner = make_learner(tasks=(CONTROL,), good=0)
     learner.step()
