@@ -45,6 +45,8 @@ class ActorConfig:
             ``num_actors``; those between have evenly spaced ones, so that each explores differently.
         acting_returns, return_target: what environment actors ask for, see `agent.config.DecodingConfig.returns`; needs
             ``agent.returns``.
+        acting_prompt: ``none``, or ``best``: environment actors read the beginning of the best of their newest 64
+            episodes before their own (as trained with ``learner.prompt_share``).
         evaluation_episodes: episodes of one evaluation.
     """
 
@@ -71,6 +73,7 @@ class ActorConfig:
     ladder: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     acting_returns: str = "none"
     return_target: float = 0.0
+    acting_prompt: str = "none"
     evaluation_episodes: int = 20
 
 
@@ -125,6 +128,10 @@ def check_actor_config(config: ActorConfig, name: str) -> None:
             if getattr(config, key) is not None:
                 refuse(key, "needs demonstrations, of which there are none; it must be null")
     refuse_secrets(config.arguments, f"actors.{name}.arguments")
+    if config.acting_prompt not in ("none", "best"):
+        refuse("acting_prompt", "is none or best")
+    if config.acting_prompt == "best" and config.context_steps < 2:
+        refuse("acting_prompt", f"must be none: a context of {config.context_steps} timestep has no room for a prompt")
     if config.return_horizon < 0:
         refuse("return_horizon", "must be at least 0")
     if not (config.weight > 0 and math.isfinite(config.weight)):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actors.actor_report import ActorReport, FinishedEpisode
+from actors.best_prompt import BestPrompt
 from actors.config import ActorConfig
 from actors.environments.failures import EnvironmentFailed, NotFinite
 from actors.environments.make import make_environment
@@ -114,6 +115,7 @@ class EnvironmentActor:
         self._lengths = np.zeros(self._num_envs, np.int64)
         self._episodes_begun = self._episodes = self._steps = self._failures = self._failures_in_a_row = 0
         self._finished: list[FinishedEpisode] = []
+        self._best_prompt = BestPrompt(self._task, self._num_envs) if config.acting_prompt == "best" else None
         self._seconds = {"environment": 0.0, "policy": 0.0, "writer": 0.0}
 
     @classmethod
@@ -252,6 +254,8 @@ class EnvironmentActor:
                 "environment_seed": seed,
             }
             self.writers[slot].begin(observation, texts, metadata)
+            if self._best_prompt is not None:
+                self._best_prompt.begin(slot, texts)
 
     def _write(self, chosen: Action, step: VectorStep) -> None:
         """Hand one step of every slot to its writer, and note the episodes that ended."""
@@ -261,6 +265,8 @@ class EnvironmentActor:
         done, version, published_at = step.done, self.policy.version, self.policy.published_at
         asked = self.policy.asked()
         for slot, writer in enumerate(self.writers):
+            if self._best_prompt is not None:
+                self._best_prompt.step(slot, self._of_slot(self._observation, slot)[0], chosen.action[slot])
             success = bool(step.success[slot]) if step.success is not None and done[slot] else None
             good_before = writer.good_episodes
             writer.step(
@@ -282,6 +288,8 @@ class EnvironmentActor:
                 )
                 self._episodes += 1
                 self._failures_in_a_row = 0
+                if self._best_prompt is not None and (prompt := self._best_prompt.end(slot, self._returns[slot])):
+                    self.policy.read_first(prompt)
         self._observation, self._is_first = step.observation, done.copy()
 
     def _recover(self, failure: EnvironmentFailed | NotFinite) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from agent.agent import Agent
 from agent.config import DecodingConfig
+from agent.context import Prompt
 from agent.packed_linears import can_pack, packed_agent
 from agent.quantisation import int8_agent
 from agent.task import TaskSpec
@@ -33,6 +34,10 @@ class Acting:
         self._generator = torch.Generator().manual_seed(seed)
         self._legal = agent.legal(task)
         self._acting = self._make_acting()
+
+    def read_first(self, prompt: Prompt | None) -> None:
+        """Read a prompt before everything else from now on; ValueError where the task has no room for one."""
+        raise ValueError(f"{self.task.name} is one step long and has no room for a prompt; use none")
 
     def load_weights(self, version: int, weights: dict[str, np.ndarray], published_at: float = 0.0) -> None:
         """Swap the weights, at any time."""

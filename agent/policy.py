@@ -41,16 +41,20 @@ class Policy(Acting):
         prompt: Prompt | None = None,
     ) -> None:
         super().__init__(agent, task, num_slots, decoding, seed)
-        self.context = Context(
-            self._acting, task, num_slots, hide=self.decoding.past_actions == "hidden", prompt=prompt
-        )
-        self._reader = make_reader(self.context, self.decoding)
+        self.read_first(prompt)
         if self.decoding.returns != "none" and agent.config.returns == "off":
             raise ValueError(
                 f"decoding.returns={self.decoding.returns} needs a model with return tokens (agent.returns); use none"
             )
         self._tilts = self.decoding.returns == "tilted"
         self._asked = torch.full((num_slots,), self.decoding.return_target, dtype=torch.float64)
+
+    def read_first(self, prompt: Prompt | None) -> None:
+        """Read a prompt before everything else from now on; episodes under way go on as if they had just begun."""
+        hide = self.decoding.past_actions == "hidden"
+        self.context = Context(self._acting, self.task, self.num_slots, hide=hide, prompt=prompt)
+        self._reader: Reader = make_reader(self.context, self.decoding)
+        self._begins = True
 
     def load_weights(self, version: int, weights: dict[str, np.ndarray], published_at: float = 0.0) -> None:
         """Swap the weights, at any time: what is kept of the context is read anew, so versions never mix."""
@@ -65,7 +69,9 @@ class Policy(Acting):
             observation: by key, [E, *shape], or E strings for a text.
             is_first: bool [E]; these slots begin an episode and forget what came before.
         """
-        first = torch.from_numpy(np.asarray(is_first, bool))
+        begun = torch.from_numpy(np.asarray(is_first, bool))
+        first = begun | self._begins
+        self._begins = False
         self.context.observe(observation, first)
         elements, tail = self.task.action_tokens, self.agent.tail(self.task)
         lead = tail - elements  # return, if any, and separator
@@ -75,7 +81,7 @@ class Policy(Acting):
             self.context.set_return(self._tilted_return(self._reader.observe(first, 0)[:, 0]))
             hidden = self._reader.read(0, lead + at_once - 1)
         else:
-            self.context.set_return(self._asked_return(first))
+            self.context.set_return(self._asked_return(begun))
             hidden = self._reader.observe(first, lead + at_once - 1)
         hidden = hidden[:, -at_once:]
         chosen, log_probs = [], []
@@ -109,8 +115,12 @@ class Policy(Acting):
         return np.stack([values, bins, np.full(self.num_slots, mode, np.float32)], axis=1)
 
     def rewarded(self, reward: np.ndarray) -> None:
-        """Say what reward, float [E], followed the action before; ``decoding.returns=target`` asks for it no more."""
-        self._asked -= torch.from_numpy(np.asarray(reward, np.float64))
+        """Say what reward, float [E], followed the action before; ``decoding.returns=target`` asks for it no more.
+
+        Where the return to come is that of ``return_horizon`` steps, the same is asked for at each.
+        """
+        if self.task.return_horizon == 0:
+            self._asked -= torch.from_numpy(np.asarray(reward, np.float64))
 
     def _asked_return(self, is_first: torch.Tensor) -> torch.Tensor:
         """Bins of the return that is asked for, int64 [E]; -1 where none is."""
@@ -144,9 +154,10 @@ def make_policy(
     """The policy of a task: `Policy`, or `TextPolicy` where its actions are texts, which takes no prompt."""
     if not task.says_text:
         return Policy(agent, task, num_slots, decoding, seed, prompt)
+    policy = TextPolicy(agent, task, num_slots, decoding, seed)
     if prompt is not None:
-        raise ValueError(f"{task.name} is one step long and has no room for a prompt; use none")
-    return TextPolicy(agent, task, num_slots, decoding, seed)
+        policy.read_first(prompt)
+    return policy
 
 
 def make_reader(context: Context, decoding: DecodingConfig) -> Reader:

@@ -31,7 +31,7 @@ from distributed.report import write_report
 from distributed.result import Result
 from studies.runs import cpu_seconds, trained
 
-EXPERIMENTS = {"cartpole": ("cartpole_v1", 475.0), "balance": ("cartpole_balance", 900.0)}
+EXPERIMENTS = {"cartpole": ("cartpole_v1", 475.0), "balance": ("cartpole_balance_grid", 900.0)}
 """Actor config and bar of each task, by the name of its experiment."""
 IN_A_ROW = 3
 EPISODES = 100

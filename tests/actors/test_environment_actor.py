@@ -236,6 +236,23 @@ def test_with_the_real_policy(server: ServerHandle) -> None:
     assert 0 < actions.mean() < 1, "it samples"
 
 
+def test_the_policy_reads_the_beginning_of_the_best_episode_first(server: ServerHandle) -> None:
+    agent = Agent(AgentConfig(width=32, layers=1, heads=2), [TASK])
+    policy = Policy(agent, TASK, 3, DecodingConfig(), seed=1)
+    policy.load_weights(0, flat_weights(agent))
+    config = dataclasses.replace(CONFIG, acting_prompt="best")
+    identity = ActorIdentity("prompted")
+    actor = EnvironmentActor.connect(config, CheckedEnvironment(Countdown(3)), policy, identity, server.address, REPLAY)
+    assert policy.context.prompt is None
+    actor.run(60)
+    # Of equal ones the newest.
+    best = max(reversed(actor.report().finished), key=lambda episode: episode.episode_return)
+    actor.close(10.0)
+    read = policy.context.prompt
+    assert read is not None and read.steps == 2
+    assert read.observation["left"][:, 0].tolist() == [best.length, best.length - 1]
+
+
 def test_environment_seeds_are_distinct_and_above_those_of_evaluations() -> None:
     identities = [
         ActorIdentity(f"a{i}", incarnation, run) for i in range(4) for incarnation in (0, 1) for run in (0, 1)

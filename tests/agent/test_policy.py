@@ -264,6 +264,21 @@ def test_a_prompt_that_leaves_no_room_is_refused() -> None:
         Policy(small_agent(), CONTROL, 1, prompt=prompt)
 
 
+def test_a_prompt_that_comes_later_is_read_as_by_a_policy_that_begins_with_it() -> None:
+    rng = np.random.default_rng(0)
+    agent, prompt = small_agent(), random_prompt(CONTROL, 1, rng)
+    greedy = DecodingConfig(continuous="greedy")
+    later, fresh = Policy(agent, CONTROL, 2, greedy), Policy(agent, CONTROL, 2, greedy, prompt=prompt)
+    for step in range(7):
+        observation = random_observation(CONTROL, (2,), rng)
+        if step == 3:
+            later.read_first(prompt)
+        ours = later.act(observation, np.array([step == 0, step == 5])).action
+        if step >= 3:
+            theirs = fresh.act(observation, np.array([step == 3, step in (3, 5)])).action
+            assert np.array_equal(ours, theirs)
+
+
 def test_the_return_asked_for_is_the_target_minus_what_was_earned() -> None:
     """Not off by one: the first step asks for the target, the step after a reward for the rest."""
     policy = Policy(small_agent(returns="masked"), CONTROL, 2, DecodingConfig(returns="target", return_target=900.0))
@@ -277,6 +292,17 @@ def test_the_return_asked_for_is_the_target_minus_what_was_earned() -> None:
     expected = [(900, 900), (800, 600), (700, 300), (900, 0), (800, 0)]
     for given, wanted in zip(asked, expected):
         assert given == pytest.approx(wanted, abs=1000 / 128 / 2 + 1e-3)
+
+
+def test_the_return_of_a_horizon_is_asked_for_at_each_step_anew() -> None:
+    task = dataclasses.replace(CONTROL, return_horizon=10)
+    agent = Agent(AgentConfig(width=32, layers=1, heads=2, returns="masked"), [task])
+    policy = Policy(agent, task, 1, DecodingConfig(returns="target", return_target=500.0))
+    rng = np.random.default_rng(0)
+    for step in range(3):
+        policy.act(random_observation(task, (1,), rng), np.array([step == 0]))
+        assert policy.asked_return() == pytest.approx(500.0, abs=1000 / 128)
+        policy.rewarded(np.array([100.0]))
 
 
 def test_a_tilted_return_is_the_prediction_times_an_exponential_of_it() -> None:

@@ -1,0 +1,62 @@
+"""`BestPrompt`: the beginning of the best of the newest episodes, for a policy to read before its own."""
+
+from __future__ import annotations
+
+import collections
+
+import numpy as np
+
+from agent.context import Prompt
+from agent.task import TaskSpec
+
+NEWEST = 64
+"""Episodes among which the best is looked for."""
+
+
+class BestPrompt:
+    """Remembers how the episodes of E slots began.
+
+    Args:
+        task: whose context a prompt takes half of (Reed et al. 2022, section 2.2, as in training).
+        num_slots: E.
+
+    Raises:
+        ValueError: the task's context has no room for a prompt.
+    """
+
+    def __init__(self, task: TaskSpec, num_slots: int) -> None:
+        self.steps = task.context_steps // 2
+        if self.steps < 1 or task.says_text:
+            raise ValueError(f"a context of {task.context_steps} timesteps has no room for a prompt; use none")
+        self._observations: list[list[dict[str, np.ndarray]]] = [[] for _ in range(num_slots)]
+        self._actions: list[list[np.ndarray]] = [[] for _ in range(num_slots)]
+        self._texts: list[dict[str, str]] = [{} for _ in range(num_slots)]
+        self._newest: collections.deque[tuple[float, int]] = collections.deque(maxlen=NEWEST)
+        self._prompts: dict[int, Prompt] = {}
+        self._number = 0
+        self._read: int | None = None
+
+    def begin(self, slot: int, texts: dict[str, str]) -> None:
+        """An episode begins."""
+        self._observations[slot], self._actions[slot], self._texts[slot] = [], [], dict(texts)
+
+    def step(self, slot: int, observation: dict[str, np.ndarray], action: np.ndarray) -> None:
+        """A timestep of it: what was seen, and what was done then."""
+        if len(self._actions[slot]) < self.steps:
+            self._observations[slot].append({key: np.copy(value) for key, value in observation.items()})
+            self._actions[slot].append(np.copy(action))
+
+    def end(self, slot: int, episode_return: float) -> Prompt | None:
+        """It ended: the prompt to read from now on, where that is another one than before."""
+        seen, done = self._observations[slot], np.stack(self._actions[slot])
+        self._number += 1
+        self._newest.append((episode_return, self._number))
+        observation = {key: np.stack([each[key] for each in seen]) for key in seen[0]}
+        self._prompts[self._number] = Prompt(observation, self._texts[slot], done)
+        known = {number for _, number in self._newest}
+        self._prompts = {number: prompt for number, prompt in self._prompts.items() if number in known}
+        best = max(self._newest)[1]  # of equal ones the newest
+        if best == self._read:
+            return None
+        self._read = best
+        return self._prompts[best]
