@@ -120,13 +120,21 @@ class BatchSource:
     """Makes batches; reads streams with a deadline and raises NoData, naming the table, past it."""
 
     def __init__(
-        self, agent: Agent, sources: Mapping[str, TaskSources], config: LearnerConfig, seed: int, first: int = 0
+        self,
+        agent: Agent,
+        sources: Mapping[str, TaskSources],
+        config: LearnerConfig,
+        seed: int,
+        first: int = 0,
+        varied_lengths: bool = False,
     ) -> None:
+        """``first``: number of the first batch; ``varied_lengths``: see `Objective`."""
         self._agent = agent
         self._sources = sources
         self._config = config
         self._seed = seed
         self._number = first
+        self._varied_lengths = varied_lengths
         self.mixture = Mixture(self._shares())
         self._stop = threading.Event()
         self._ready: queue.Queue[SourcedBatch | BaseException] = queue.Queue(max(1, config.prefetch_batches))
@@ -235,9 +243,7 @@ class BatchSource:
     def _crop(self, sources: TaskSources, source: str, rng: np.random.Generator) -> Crop:
         """A crop of the task's context, or one of half of it behind a prompt."""
         steps = sources.task.context_steps
-        if self._config.objective == "advantage_filtered":
-            # The last step of a crop has no target unless its episode ends there. Were all of one length, that place
-            # would learn from ends alone, and each target be built on it.
+        if self._varied_lengths:
             steps = int(rng.integers(max(2, steps // 2), steps + 1)) if steps > 1 else 1  # 1: episodes of one step
         window = self._window(sources, source)
         if source in (ONLINE, BEST):

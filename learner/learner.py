@@ -82,7 +82,10 @@ class Learner:
     def batches(self) -> BatchSource:
         """Where batches come from; made when first needed, so that a resumed learner starts at its own step."""
         if self._batches is None:
-            self._batches = BatchSource(self.agent, self._sources, self.config, self._seed, first=self.step_count)
+            varied = self.objective.varied_lengths
+            self._batches = BatchSource(
+                self.agent, self._sources, self.config, self._seed, first=self.step_count, varied_lengths=varied
+            )
         return self._batches
 
     def step(self) -> None:

@@ -19,6 +19,7 @@ FLEETS = (
     "test_recording.py",
     "test_ray_cluster.py",
     "test_quickstart.py",
+    "test_lost_machine.py",
     "test_supervision.py",
     "test_watchdog.py",
 )

@@ -87,6 +87,10 @@ class AdvantageFiltered:
         ValueError: the agent or a task is not made for it.
     """
 
+    varied_lengths = True
+    """The last step of a crop has no target unless its episode ends there. Were all of one length, that place would
+    learn from ends alone, and each target be built on it."""
+
     def __init__(self, agent: Agent, config: LearnerConfig) -> None:
         if agent.action_values is None or agent.config.returns == "visible":
             raise ValueError(

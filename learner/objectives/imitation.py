@@ -50,6 +50,8 @@ def row_weights(targets: Targets, windows: int) -> torch.Tensor:
 class Imitation:
     """`imitation` as an `Objective`; it keeps nothing."""
 
+    varied_lengths = False
+
     def __init__(self, config: LearnerConfig) -> None:
         self.config = config
 

@@ -16,7 +16,13 @@ LossAndRecord = tuple[torch.Tensor, dict[str, torch.Tensor]]
 
 
 class Objective(Protocol):
-    """Turns a batch into a loss. What it keeps between updates goes into checkpoints."""
+    """Turns a batch into a loss. What it keeps between updates goes into checkpoints.
+
+    Attributes:
+        varied_lengths: crops have half of the context to all of it, rather than all where the window has it.
+    """
+
+    varied_lengths: bool
 
     def loss(self, agent: Agent, batch: Batch) -> LossAndRecord:
         """Of one batch."""
