@@ -65,13 +65,13 @@ class Judged:
     Attributes:
         value: of states, float32 [n, C].
         chosen: of the actions that were taken there, [n, C].
-        likelihood: of these actions under pi', [n, C].
+        log_likelihood: of these actions under pi', [n, C].
         prior, worth: log pi' and values of all actions, [n, C, A]; None where they are not all weighed.
     """
 
     value: torch.Tensor
     chosen: torch.Tensor
-    likelihood: torch.Tensor
+    log_likelihood: torch.Tensor
     prior: torch.Tensor | None = None
     worth: torch.Tensor | None = None
 
@@ -158,7 +158,7 @@ class AdvantageFiltered:
             if judged.prior is not None and judged.worth is not None:
                 advantage = judged.worth - judged.value[..., None]
                 advantage = advantage.scatter_add(2, action, surprise[..., None])
-                advantage = advantage - (judged.likelihood * surprise)[..., None]
+                advantage = advantage - (judged.log_likelihood.exp() * surprise)[..., None]
                 gain = advantage.gather(2, action)[..., 0]
                 square = (judged.prior.exp() * advantage.square()).sum(-1)
             scale = self._scale(name, square[learned])
@@ -168,9 +168,8 @@ class AdvantageFiltered:
         policy = weight * self._imitated(log_policy, steps) * steps.labelled
         values = _values(agent)
         if judged.prior is not None:
-            better = (judged.prior + (advantage / scale).clamp(-config.advantage_clip, config.advantage_clip)).softmax(
-                -1
-            )
+            bounded = (advantage / scale).clamp(-config.advantage_clip, config.advantage_clip)
+            better = (judged.prior + bounded).softmax(-1)
             towards = -(better * log_policy[:, :, 0]).sum(-1)
             policy = torch.where(
                 learned, config.imitation_share * policy + (1.0 - config.imitation_share) * towards, policy
@@ -210,21 +209,22 @@ class AdvantageFiltered:
     def _judge(self, before: torch.Tensor, places: torch.Tensor, action: torch.Tensor, steps: Steps) -> Judged:
         former, at = _values(self.target), before[places[..., 0]]
         prior = self.target.logits(before[places], steps.legal).float().log_softmax(-1)  # [n, C, elements, A]
-        likelihood = prior.gather(3, action[..., None])[..., 0].sum(-1).exp()
+        log_likelihood = prior.gather(3, action[..., None])[..., 0].sum(-1)
         if not weighed_at_once(steps.task):
             chosen = former.expected(former.of_taken(at, action, steps.task, steps.legal.count))
-            return Judged(former.expected(former.of_state(at)), chosen, likelihood)
+            return Judged(former.expected(former.of_state(at)), chosen, log_likelihood)
         prior = prior[:, :, 0]
         worth = former.expected(former(at, steps.legal.count))
-        return Judged((prior.exp() * worth).sum(-1), worth.gather(2, action)[..., 0], likelihood, prior, worth)
+        return Judged((prior.exp() * worth).sum(-1), worth.gather(2, action)[..., 0], log_likelihood, prior, worth)
 
     def _targets(self, steps: Steps, judged: Judged, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Targets of the critic and where there are any, [n, C]."""
         assert steps.task.value_range is not None  # checked when this was made
         low, high = steps.task.value_range
-        ratio = judged.likelihood / steps.log_prob.exp().clamp(min=1e-6)
-        unknown = judged.likelihood if judged.prior is not None else torch.ones_like(ratio)
-        follow = torch.where(steps.log_prob.isfinite(), ratio.clamp(max=1.0), unknown)
+        ours = judged.log_likelihood
+        unknown = ours if judged.prior is not None else torch.zeros_like(ours)
+        ratio = torch.where(steps.log_prob.isfinite(), ours - steps.log_prob, unknown)
+        follow = ratio.clamp(max=0.0).exp()
         # In units the lowest value is 0; sums of rewards need the true zero.
         zero = low / (high - low)
         target, known = retrace_targets(

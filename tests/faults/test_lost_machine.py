@@ -1,20 +1,36 @@
 """A machine of the cluster is gone: two of Ray's nodes, each with its own raylet, here on one machine."""
 
+import time
+
 import pytest
+import ray
 from ray.cluster_utils import Cluster
+from ray.core.generated import autoscaler_pb2
 
 from distributed.run_folder import RunFolder
 from tests.clowder_process import SMALL, clowder, descendants, output, wait_for
 
+MACHINE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+
+
+def take_away(cluster, machine):
+    """As a cloud does with machines that are cheap because it may: it says so first."""
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    deadline = int(1000 * (time.time() + 60))
+    accepted, why = ray._raylet.GcsClient(address=cluster.address).drain_node(machine.node_id, reason, "", deadline)
+    assert accepted, why
+
 
 @pytest.mark.timeout(400)
-def test_an_actor_of_a_machine_that_is_gone_starts_again_on_another(cartpole_set, tmp_path):
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80 * 2**20})
+@pytest.mark.parametrize("announced", [False, True], ids=["lost", "taken away"])
+def test_an_actor_of_a_machine_that_is_gone_starts_again_on_another(cartpole_set, tmp_path, announced):
+    cluster = Cluster(initialize_head=True, head_node_args=MACHINE)
     try:
-        lost = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+        machine = cluster.add_node(**MACHINE)
         words = [
             *SMALL, f"cluster.address={cluster.address}", "learner.steps=1000000", "cluster.learner_cpus=0.9",
             "cluster.actor_cpus=0.5", "checkpoint.every_seconds=2", f"actors.cartpole_v1.demonstrations={cartpole_set}",
+            f"cluster.restarts={0 if announced else 3}",  # preemption is free
         ]  # fmt: skip
         with clowder("train", *words, "--name", "shot", cwd=tmp_path) as process:
             wait_for((tmp_path / "runs/shot/status.json").exists, process, tmp_path)
@@ -24,15 +40,18 @@ def test_an_actor_of_a_machine_that_is_gone_starts_again_on_another(cartpole_set
                 return run.read_status()["metrics"]
 
             wait_for(lambda: metrics().get("environment_steps"), process, tmp_path)
-            cluster.remove_node(lost, allow_graceful=False)
+            if announced:
+                take_away(cluster, machine)
+            cluster.remove_node(machine, allow_graceful=False)
             wait_for(lambda: "cartpole_v1-0 died" in run.log.read_text(), process, tmp_path)
             taken, learned = metrics()["environment_steps"], metrics()["learner_steps"]
-            wait_for(lambda: metrics()["learner_steps"] > learned + 20, process, tmp_path)  # nobody waits for it
-            cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+            wait_for(lambda: metrics()["learner_steps"] > learned + 20, process, tmp_path)  # it waits for nobody
+            cluster.add_node(**MACHINE)
             wait_for(lambda: "cartpole_v1-0 is back" in run.log.read_text(), process, tmp_path)
             wait_for(lambda: metrics()["environment_steps"] > taken + 20, process, tmp_path)
+            started = descendants(process.pid)
             process.terminate()
             assert process.wait(60) == 0, output(tmp_path)
-            assert not descendants(process.pid)
+            assert not any(each.is_running() for each in started)
     finally:
         cluster.shutdown()

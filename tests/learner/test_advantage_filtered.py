@@ -55,6 +55,17 @@ def episode(places: list[int], actions: list[int], rewards: list[float], source:
     )
 
 
+ARM = dataclasses.replace(TASK, name="test/arm", action=ArraySpec("continuous", (2,), -1.0, 1.0))
+
+
+def reaches(places: list[int], actions: list[tuple[float, float]], rewards: list[float], **changes) -> Window:
+    """As `episode`, of the task whose action is two numbers."""
+    plain = episode(places, [0] * len(actions), rewards)
+    moved = np.array(actions, np.float32)
+    likelihood = np.full((len(actions), 2), np.nan, np.float32)
+    return dataclasses.replace(plain, action=moved, label=moved, log_prob=likelihood, **changes)
+
+
 def make_learner(
     windows: list[Window], task: TaskSpec = TASK, returns: str = "off", value_bins: int | None = None, **changes: object
 ) -> Learner:
@@ -212,6 +223,31 @@ def test_a_time_limit_is_no_end() -> None:
     assert worth[steps.position[..., 0] >= 0].numpy() == pytest.approx(4.0, abs=0.4)
 
 
+@pytest.mark.parametrize("task", [TASK, ARM], ids=lambda task: task.name)
+def test_what_a_state_is_said_to_be_worth_is_what_its_episodes_earn(task: TaskSpec) -> None:
+    """Places that pay 0.1, 0.5 and 0.9 on the average, by chance; neither action matters."""
+    rng, windows = np.random.default_rng(0), []
+    for place in (1, 2, 3):
+        for action in (0, 1) * 30:
+            reward = float(rng.random() < 0.4 * place - 0.3)
+            if task is TASK:
+                windows.append(episode([place], [action], [reward]))
+            else:
+                windows.append(reaches([place], [(action - 0.5, action - 0.5)], [reward]))
+    learner = make_learner(windows, task, expectile=0.5)
+    for _ in range(200):
+        learner.step()
+    values, batch = learner.acting.action_values, learner.batches.make().batch
+    assert values is not None
+    at = packed_hidden(learner.acting, batch)[batch.steps[0].position[:, 0, 0]]
+    worth = values.expected(values(at, 2) if task is TASK else values.of_state(at)[:, None]).mean(1).detach().numpy()
+    place = batch.groups[0].arrays["place"][:, 0].numpy()
+    paid = [[w.reward[0] for w in windows if w.observation["place"][0] == number] for number in (1, 2, 3)]
+    earned = np.array([0.0, *map(np.mean, paid)])
+    slope, offset = np.polyfit(earned[place], worth, 1)
+    assert slope == pytest.approx(1.0, abs=0.15) and offset == pytest.approx(0.0, abs=0.08)
+
+
 def test_demonstrations_without_rewards_are_imitated_and_their_values_not_learned() -> None:
     learner = make_learner([episode([0, 1], [1, 0], [0.0, 0.0], "demonstrations", has_reward=False)])
     for _ in range(60):
@@ -285,17 +321,6 @@ def test_a_checkpoint_of_another_objective_is_refused(tmp_path: Path) -> None:
     learner.objective = Imitation(learner.config)
     with pytest.raises(ValueError, match="another objective"):
         restore_checkpoint(saved(tmp_path, learner), make_learner([episode([0], [0], [0.0])]))
-
-
-ARM = dataclasses.replace(TASK, name="test/arm", action=ArraySpec("continuous", (2,), -1.0, 1.0))
-
-
-def reaches(places: list[int], actions: list[tuple[float, float]], rewards: list[float], **changes) -> Window:
-    """As `episode`, of the task whose action is two numbers."""
-    plain = episode(places, [0] * len(actions), rewards)
-    moved = np.array(actions, np.float32)
-    likelihood = np.full((len(actions), 2), np.nan, np.float32)
-    return dataclasses.replace(plain, action=moved, label=moved, log_prob=likelihood, **changes)
 
 
 def chosen_shares(learner: Learner, place: int, near: tuple[float, float]) -> float:
