@@ -8,6 +8,7 @@ from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
 
 from distributed.run_folder import RunFolder
+from distributed.stop_request import INTERRUPTED
 from tests.clowder_process import SMALL, clowder, descendants, output, wait_for
 
 MACHINE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
@@ -51,7 +52,7 @@ def test_an_actor_of_a_machine_that_is_gone_starts_again_on_another(cartpole_set
             wait_for(lambda: metrics()["environment_steps"] > taken + 20, process, tmp_path)
             started = descendants(process.pid)
             process.terminate()
-            assert process.wait(60) == 0, output(tmp_path)
+            assert process.wait(60) == INTERRUPTED, output(tmp_path)
             assert not any(each.is_running() for each in started)
     finally:
         cluster.shutdown()
