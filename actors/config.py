@@ -29,8 +29,10 @@ class ActorConfig:
         random_return, reference_return: fixed returns that the normalised score maps to 0 and 1.
         return_range: lowest and highest return to come that a return token tells apart, which ``agent.returns`` needs:
             of a whole episode, or of ``return_horizon`` steps where that is above 0.
-        value_range: lowest and highest return to come when it is discounted with ``learner.discount``, which
+        value_range: lowest and highest return to come when it is discounted, which
             ``learner.objective=advantage_filtered`` needs.
+        discount: of what comes a step later, there; null: ``learner.discount``. A task of few steps, whose goal should
+            be reached soon, wants a lower one than a task of many.
         weight: share of a batch, relative to the other tasks of the run.
         online_share: of this task's share, the part asked from online (good) windows, 0 to 1.
         online_share_end: what ``online_share`` has become after ``learner.steps`` updates, evenly; null: it stays.
@@ -61,6 +63,7 @@ class ActorConfig:
     reference_return: float | None = None
     return_range: list[float] | None = None
     value_range: list[float] | None = None
+    discount: float | None = None
     weight: float = 1.0
     online_share: float = 0.25
     online_share_end: float | None = None
@@ -151,6 +154,8 @@ def check_actor_config(config: ActorConfig, name: str) -> None:
         value = getattr(config, key)
         if value is not None and not math.isfinite(value):
             refuse(key, "must be finite, or null where unknown")
+    if config.discount is not None and not 0 <= config.discount <= 1:
+        refuse("discount", "must be between 0 and 1, or null for learner.discount")
     for key in ("return_range", "value_range"):
         given = getattr(config, key)
         if given is not None and (len(given) != 2 or not -math.inf < given[0] < given[1] < math.inf):

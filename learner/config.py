@@ -41,7 +41,7 @@ class LearnerConfig:
             ``replay.best_capacity``).
         min_replay_size: windows that each task must have in replay before the first update: of demonstrations, where it
             has them. A set that fits into replay can so be had whole from the beginning, however fast it is written.
-        discount: of rewards to come.
+        discount: of what comes a step later, for tasks whose actor config says none.
         trace: how far a target of the critic follows what was done before it trusts the critic: 0 one step, 1 as far as
             the policy would have done the same (lambda of Retrace, Munos et al. 2016).
         outcome_share: part of an advantage of the action that was taken that is what came of it, beside what the critic

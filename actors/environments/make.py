@@ -34,7 +34,15 @@ ADAPTERS = {
 }
 """By domain, the part of a task name before the slash."""
 
-OF_THE_RUN = ("context_steps", "return_horizon", "random_return", "reference_return", "return_range", "value_range")
+OF_THE_RUN = (
+    "context_steps",
+    "return_horizon",
+    "random_return",
+    "reference_return",
+    "return_range",
+    "value_range",
+    "discount",
+)
 """Fields of `TaskSpec` that no environment knows: the actor config says them."""
 
 

@@ -5,7 +5,9 @@ weights, not of heads alone):
 
 - **Critic**: cross-entropy of a Gaussian around a target G_t against the distribution of q(s_t, a_t), as PAC has it
   (Springenberg et al. 2024, section 3). G_t = r_t + g (v'(s_{t+1}) + c_{t+1} (G_{t+1} - q'(s_{t+1}, a_{t+1}))) with
-  c = lambda min(1, pi'(a|s) / mu(a|s)), mu being the policy that acted (Munos et al. 2016, "Retrace", equation 4). A
+  c = lambda min(1, pi'(a|s) / mu(a|s)), mu being the policy that acted (Munos et al. 2016, "Retrace", equation 4).
+  Where mu is not known, as of demonstrations, what was done is followed (c = lambda; Peng's Q(lambda), Kozuno et al.
+  2021): with tree backup, c = lambda pi'(a|s), values of long tasks took thousands of updates to rise. A
   termination ends the sum, a time limit does not: its last step has no target, since no later state is in the crop. So
   has every crop's.
 - **Advantages** A(s, a) = q'(s, a) - v'(s), and for the action that was taken in part (``outcome_share``) what came of
@@ -18,15 +20,14 @@ weights, not of heads alone):
 - **Exploration**: where the mean entropy of a task's policy is below ``entropy_floor`` of the most it can be, a
   multiplier of its entropy grows, and shrinks where it is above (Zheng et al. 2022, section 3.3, by exact entropies).
 
-Where an action is one token of few values, all of them are weighed exactly: v' = sum_a pi'(a|s) q'(s, a); where mu is
-not known, c = lambda pi'(a|s) (tree backup), so that what the present policy would not do is not followed; and a share
+Where an action is one token of few values, all of them are weighed exactly: v' = sum_a pi'(a|s) q'(s, a), and a share
 1 - ``imitation_share`` of the policy's loss (PAC's 1 - alpha) is the cross-entropy of
 pi_better(a|s) ~ pi'(a|s) exp(clip(A(s, a) / sigma, -c, c)) against pi, at every state, whatever action was taken there
 (Hessel et al. 2021, "Muesli", equation 5: CMPO). Clipping bounds how far it moves.
 
 Actions of several tokens are too many for that. There v is a distribution of its own, an ``expectile`` of q'(s, a) over
-what was done (Kostrikov et al. 2021, "IQL", equation 5), so that no action is weighed that nobody took; where mu is not
-known, what was done is followed (c = lambda); and all of the policy's loss is weighted imitation.
+what was done (Kostrikov et al. 2021, "IQL", equation 5), so that no action is weighed that nobody took, and all of the
+policy's loss is weighted imitation.
 
 Objectives mix per window. In a model with return tokens (``agent.returns=masked``), the windows that are told their
 return to come, all but ``return_dropout`` of them, learn as `learner.objectives.return_conditioned` has it, and the
@@ -221,10 +222,8 @@ class AdvantageFiltered:
         """Targets of the critic and where there are any, [n, C]."""
         assert steps.task.value_range is not None  # checked when this was made
         low, high = steps.task.value_range
-        ours = judged.log_likelihood
-        unknown = ours if judged.prior is not None else torch.zeros_like(ours)
-        ratio = torch.where(steps.log_prob.isfinite(), ours - steps.log_prob, unknown)
-        follow = ratio.clamp(max=0.0).exp()
+        ratio = judged.log_likelihood - steps.log_prob
+        follow = torch.where(steps.log_prob.isfinite(), ratio.clamp(max=0.0).exp(), 1.0)
         # In units the lowest value is 0; sums of rewards need the true zero.
         zero = low / (high - low)
         target, known = retrace_targets(
@@ -234,7 +233,7 @@ class AdvantageFiltered:
             judged.value + zero,
             judged.chosen + zero,
             self.config.trace * follow,
-            self.config.discount,
+            self.config.discount if steps.task.discount is None else steps.task.discount,
         )
         return target - zero, known
 

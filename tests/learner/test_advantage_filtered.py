@@ -211,8 +211,8 @@ def test_a_time_limit_is_no_end() -> None:
     for _ in range(40):
         cut = episode([0] * 12, rng.integers(0, 2, 12).tolist(), [1.0] * 12)
         windows.append(dataclasses.replace(cut, terminated=np.zeros(12, bool), truncated=np.arange(12) == 11))
-    task = dataclasses.replace(TASK, value_range=(0.0, 5.0), context_steps=8)
-    learner = make_learner(windows, task, discount=0.75)
+    task = dataclasses.replace(TASK, value_range=(0.0, 5.0), context_steps=8, discount=0.75)  # the learner's is 1
+    learner = make_learner(windows, task)
     for _ in range(200):
         learner.step()
     values, batch = learner.agent.action_values, learner.batches.make().batch
