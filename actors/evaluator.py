@@ -82,7 +82,13 @@ def ci95(values: np.ndarray | Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def evaluate(policy: Policy, environment: VectorEnvironment, seeds: Sequence[int], deadline: float) -> Evaluation:
+def evaluate(
+    policy: Policy,
+    environment: VectorEnvironment,
+    seeds: Sequence[int],
+    deadline: float,
+    progressed: Callable[[], object] = lambda: None,
+) -> Evaluation:
     """Play one episode of each seed with one version of the policy.
 
     Args:
@@ -90,6 +96,7 @@ def evaluate(policy: Policy, environment: VectorEnvironment, seeds: Sequence[int
         environment: E slots; every one is reset here, so what it played before is lost.
         seeds: of the episodes' resets; distinct.
         deadline: seconds this may take; what is unfinished then is reported so.
+        progressed: called at every step.
 
     Raises:
         RuntimeError: the policy's weights changed in the middle of the round.
@@ -102,6 +109,7 @@ def evaluate(policy: Policy, environment: VectorEnvironment, seeds: Sequence[int
         lambda obs, first: policy.act(obs, first).action,
         heard=policy.rewarded,
         asked=policy.asked_return,
+        progressed=progressed,
     )
     if policy.version != version:
         raise RuntimeError(
@@ -149,6 +157,7 @@ def _play(
     choose: Chooser,
     heard: Callable[[np.ndarray], None] = lambda reward: None,
     asked: Callable[[], np.ndarray] | None = None,
+    progressed: Callable[[], object] = lambda: None,
 ) -> Evaluation:
     """The loop of `evaluate` and `random_return`; ``heard`` is told every step's rewards, and ``asked`` says after each
     choice which returns [E] are asked for."""
@@ -171,6 +180,7 @@ def _play(
             wanted[is_first] = asked()[is_first]
         step = environment.step(action)
         heard(step.reward)
+        progressed()
         observation, is_first = step.observation, step.done.copy()
         returns += step.reward
         lengths += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +28,11 @@ BLANK = 127
 
 
 def evaluate_text(
-    policy: TextPolicy, environment: CheckedEnvironment, seeds: Sequence[int], deadline: float
+    policy: TextPolicy,
+    environment: CheckedEnvironment,
+    seeds: Sequence[int],
+    deadline: float,
+    progressed: Callable[[], object] = lambda: None,
 ) -> tuple[Evaluation, TextScores]:
     """Ask what each seed asks, with and without its picture, and score the right texts.
 
@@ -39,6 +43,7 @@ def evaluate_text(
         environment: of a text task.
         seeds: of the questions.
         deadline: seconds this may take; what was not asked then is reported as unfinished.
+        progressed: called after every few questions.
     """
     started = time.monotonic()
     inner = environment.environment
@@ -65,6 +70,7 @@ def evaluate_text(
         if observation:
             right += environment.step(policy.act(observation, first).action).reward[:count].tolist()
         truths += truth[:count]
+        progressed()
     done = len(truths)
     evaluation = Evaluation(
         returns=np.array(right, np.float64),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,8 +65,16 @@ def final_round(plan: RunPlan, name: str, agent: Agent, version: int, seconds: f
     )
 
 
-def monitoring_round(plan: RunPlan, name: str, agent: Agent, published: Published, number: int) -> Round:
-    """Episodes of one task with the weights ``published``, on monitoring seeds that differ from round to round."""
+def monitoring_round(
+    plan: RunPlan,
+    name: str,
+    agent: Agent,
+    published: Published,
+    number: int,
+    progressed: Callable[[], object] = lambda: None,
+) -> Round:
+    """Episodes of one task with the weights ``published``, on monitoring seeds that differ from round to round;
+    ``progressed`` is called at every step."""
     from agent.weights import load_weights
 
     load_weights(agent, published.weights)
@@ -79,6 +88,7 @@ def monitoring_round(plan: RunPlan, name: str, agent: Agent, published: Publishe
         first_seed=MONITORING_SEEDS + number * config.episodes,
         seconds=60 * config.final_minutes if config.every_steps else max(10.0, config.every_seconds),
         seed=number,
+        progressed=progressed,
     )
 
 
@@ -95,6 +105,7 @@ def evaluate_task(
     prompt: Prompt | None = None,
     video: Path | None = None,
     video_steps: int = 500,
+    progressed: Callable[[], object] = lambda: None,
 ) -> Round:
     """Play ``episodes`` episodes with seeds from ``first_seed``, within ``seconds``; then record the first as a video.
 
@@ -116,9 +127,9 @@ def evaluate_task(
         policy.version = version
         seeds, text = range(first_seed, first_seed + episodes), None
         if isinstance(policy, TextPolicy):
-            played, text = evaluate_text(policy, environment, seeds, seconds)
+            played, text = evaluate_text(policy, environment, seeds, seconds, progressed)
         else:
-            played = evaluate(policy, environment, seeds, seconds)
+            played = evaluate(policy, environment, seeds, seconds, progressed)
     finally:
         environment.close()
     left = seconds - (time.monotonic() - started)

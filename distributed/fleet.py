@@ -279,6 +279,11 @@ class Fleet:
         if self._stopping or member.leaving is not None:
             member.finished = True
             return
+        if not _machines():
+            raise FleetFailure(
+                f"Ray has no machine any more, since its own processes died; go on with clowder train --resume: "
+                f"{root_cause(error)}"
+            )
         now = time.monotonic()
         member.died_at = member.answered_at if member.died_at is None else member.died_at
         if not getattr(error, "preempted", False):  # Ray's word for a machine that was taken away
@@ -376,3 +381,8 @@ def root_cause(error: BaseException) -> str:
 
 def _free() -> dict[str, float]:
     return {key: value for key, value in ray.available_resources().items() if key in ("CPU", "GPU")}
+
+
+def _machines() -> int:
+    """Machines that Ray has, this one among them."""
+    return sum(bool(node["Alive"]) for node in ray.nodes())

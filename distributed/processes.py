@@ -324,10 +324,12 @@ class EvaluatorProcess(_Shell):
             version, number = published.version, number + 1
             for name in self.plan.tasks:
                 if not self.stopping.is_set():
-                    played = monitoring_round(self.plan, name, agent, published, number)
+                    played = monitoring_round(self.plan, name, agent, published, number, self._progress)
                     self._rounds.append(played)  # looked up only now: `report` may have taken the former list
-                    self.beat += 1
         return self.report()
+
+    def _progress(self) -> None:
+        self.beat += 1
 
     def report(self) -> dict[str, Any]:
         """Rounds that ended since the last report."""

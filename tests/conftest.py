@@ -18,6 +18,7 @@ FLEETS = (
     "test_explore.py",
     "test_recording.py",
     "test_ray_cluster.py",
+    "test_ray_itself.py",
     "test_quickstart.py",
     "test_lost_machine.py",
     "test_supervision.py",
