@@ -73,7 +73,7 @@ class AgentConfig:
                 raise ValueError(f"agent.{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
         if self.attention_window is not None and self.attention_window < 1:
             raise ValueError(f"agent.attention_window must be at least 1 or null, not {self.attention_window}")
-        if self.heads < 1 or self.width % self.heads or (self.width // self.heads) % 2:
+        if self.heads < 1 or self.width < 1 or self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(
                 f"agent.width ({self.width}) must be a multiple of agent.heads ({self.heads}) with an even quotient"
             )

@@ -86,6 +86,7 @@ def load_agent(folder: Path) -> Agent:
         if unknown:
             raise ValueError(f"settings that this Clowder does not know ({sorted(unknown)}); use a newer one")
         config = AgentConfig(**description["agent"])
+        config.validate()
         tasks = [TaskSpec.from_json(task) for task in description["tasks"].values()]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / AGENT_FILE} cannot be used: {error}; use another checkpoint") from error
@@ -97,7 +98,7 @@ def load_agent(folder: Path) -> Agent:
             raise ValueError(f"{folder / TEXT_FILE} is missing or damaged ({error}); use another checkpoint") from None
     try:
         agent = Agent(config, tasks, text)
-    except (AttributeError, TypeError, RuntimeError) as error:  # such as a width that is a text
+    except (ArithmeticError, AttributeError, TypeError, RuntimeError) as error:  # such as a width that is a text
         raise ValueError(f"{folder / AGENT_FILE} describes no agent ({error}); use another checkpoint") from error
     load_weights(agent, read_weights(folder))
     return agent

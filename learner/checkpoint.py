@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 MANIFEST, OPTIMISER, STATE, REPLAY = "MANIFEST.json", "optimiser.safetensors", "state.json", "replay"
 OBJECTIVE = "objective.safetensors"
+ADAM = ("step", "exp_avg", "exp_avg_sq")
+"""What the optimiser keeps of each parameter."""
 """What the objective keeps between updates; not there where it keeps nothing."""
 REQUIRED = {WEIGHTS_FILE, AGENT_FILE, TEXT_FILE, OPTIMISER, STATE}
 _ASIDE = "tmp-"
@@ -208,13 +210,16 @@ def restore_checkpoint(checkpoint: Checkpoint, learner: Learner) -> None:
     folder = checkpoint.folder
     load_weights(learner.agent, read_weights(folder))
     tensors = _read_tensors(folder / OPTIMISER)
-    names = {parameter: name for name, parameter in learner.agent.named_parameters()}
-    for parameter, name in names.items():
-        own = {key.split("/", 1)[0]: value for key, value in tensors.items() if key.split("/", 1)[1] == name}
-        if own:
-            learner.optimiser.state[parameter] = {
-                key: value if key == "step" else value.to(parameter.device) for key, value in own.items()
-            }
+    parameters = dict(learner.agent.named_parameters())
+    names = {key.partition("/")[2] for key in tensors}
+    if tensors.keys() != {f"{slot}/{name}" for slot in ADAM for name in names} or not names <= parameters.keys():
+        raise ValueError(f"{folder / OPTIMISER} is not of this model; use an earlier checkpoint")
+    for key, value in tensors.items():
+        slot, _, name = key.partition("/")
+        parameter = parameters[name]
+        if value.shape != (torch.Size() if slot == "step" else parameter.shape):
+            raise ValueError(f"{folder / OPTIMISER}: {key} has shape {list(value.shape)}; use an earlier checkpoint")
+        learner.optimiser.state[parameter][slot] = value if slot == "step" else value.to(parameter.device)
     if (folder / OBJECTIVE).is_file():
         learner.objective.restore(learner.agent, _read_tensors(folder / OBJECTIVE))
     elif learner.objective.tensors(learner.agent):

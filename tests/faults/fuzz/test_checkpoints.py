@@ -186,6 +186,18 @@ def test_a_manifest_that_is_no_object_is_refused(saved: Saved, data: bytes) -> N
 
 
 @pytest.mark.parametrize(
+    ("former", "later"),
+    [(b"exp_avg/", b"exp_avg "), (b"exp_avg_sq/", b"exp_avg_sx/"), (b"/tokens", b"/tokins")],
+    ids=str,
+)
+def test_an_optimiser_of_another_form_is_refused(saved: Saved, former: bytes, later: bytes) -> None:
+    data = saved.files[OPTIMISER].replace(former, later)
+    assert data != saved.files[OPTIMISER]
+    with saved.changed(OPTIMISER, data, resealed=True), pytest.raises(ValueError, match="not of this model"):
+        restore(saved)
+
+
+@pytest.mark.parametrize(
     "counters",
     [
         None,
@@ -215,6 +227,7 @@ def test_counters_of_another_form_are_refused(saved: Saved, counters: Any) -> No
         {"agent": None},
         {"agent": {}, "tasks": None},
         {"agent": {"width": "8"}},
+        {"agent": {"width": 0}},
         {"agent": {"heads": None}},
         {"agent": {"layers": 1.5}},
         {"tasks": {"a": None}},
