@@ -56,7 +56,7 @@ def test_every_shipped_option_composes(group):
 def test_every_shipped_actor_config_is_valid():
     configs = actor_configs()
     assert {"cartpole_swingup", "babyai_goto_local", "boxing"} <= set(configs)
-    second = {"cartpole_swingup_grid"}  # another form of a task that is there
+    second = {"cartpole_swingup_grid", "cartpole_balance_grid"}  # another form of a task that is there
     together = {name: config for name, config in configs.items() if name not in second}
     assert compose([f"actors=[{','.join(together)}]"]).actors == together
     for name in second:
