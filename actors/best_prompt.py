@@ -31,10 +31,8 @@ class BestPrompt:
         self._observations: list[list[dict[str, np.ndarray]]] = [[] for _ in range(num_slots)]
         self._actions: list[list[np.ndarray]] = [[] for _ in range(num_slots)]
         self._texts: list[dict[str, str]] = [{} for _ in range(num_slots)]
-        self._newest: collections.deque[tuple[float, int]] = collections.deque(maxlen=NEWEST)
-        self._prompts: dict[int, Prompt] = {}
-        self._number = 0
-        self._read: int | None = None
+        self._newest: collections.deque[tuple[float, Prompt]] = collections.deque(maxlen=NEWEST)
+        self._read: Prompt | None = None
 
     def begin(self, slot: int, texts: dict[str, str]) -> None:
         """An episode begins."""
@@ -49,14 +47,10 @@ class BestPrompt:
     def end(self, slot: int, episode_return: float) -> Prompt | None:
         """It ended: the prompt to read from now on, where that is another one than before."""
         seen, done = self._observations[slot], np.stack(self._actions[slot])
-        self._number += 1
-        self._newest.append((episode_return, self._number))
         observation = {key: np.stack([each[key] for each in seen]) for key in seen[0]}
-        self._prompts[self._number] = Prompt(observation, self._texts[slot], done)
-        known = {number for _, number in self._newest}
-        self._prompts = {number: prompt for number, prompt in self._prompts.items() if number in known}
-        best = max(self._newest)[1]  # of equal ones the newest
-        if best == self._read:
+        self._newest.append((episode_return, Prompt(observation, self._texts[slot], done)))
+        _, best = max(reversed(self._newest), key=lambda played: played[0])  # of equal ones the newest
+        if best is self._read:
             return None
         self._read = best
-        return self._prompts[best]
+        return best

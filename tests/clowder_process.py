@@ -69,3 +69,10 @@ def find(process, title):
             if title in " ".join(each.cmdline()):
                 return each.pid
     return None
+
+
+def lives(process):
+    """Whether a process is still there, and no zombie."""
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False

@@ -1,15 +1,13 @@
 """Ray's own processes die: the run ends with the reason, leaves nothing behind, and can be resumed."""
 
-import contextlib
 import os
 import signal
 import time
 
-import psutil
 import pytest
 
 from distributed.run_folder import RunFolder
-from tests.clowder_process import SMALL, TASK, clowder, descendants, find, output, train, wait_for
+from tests.clowder_process import SMALL, TASK, clowder, descendants, find, lives, output, train, wait_for
 
 
 @pytest.mark.timeout(400)
@@ -41,9 +39,3 @@ def test_a_run_whose_ray_dies_ends_and_can_be_resumed(cartpole_set, tmp_path, wh
     steps = run.read_status()["metrics"]["learner_steps"] + 20
     train("--resume", run.path, f"stop.learner_steps={steps:.0f}", cwd=tmp_path)
     assert TASK in output(tmp_path)
-
-
-def lives(process):
-    with contextlib.suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False

@@ -1,16 +1,14 @@
 """What a run does about processes that are killed, that stop answering, and that are asked for or sent away."""
 
-import contextlib
 import os
 import re
 import signal
 import time
 
-import psutil
 import pytest
 
 from distributed.run_folder import RunFolder
-from tests.clowder_process import SMALL, TASK, clowder, descendants, find, output, train, wait_for
+from tests.clowder_process import SMALL, TASK, clowder, descendants, find, lives, output, train, wait_for
 
 QUICK = ["cluster.answer_deadline_seconds=4", "cluster.restarts=9", "checkpoint.every_seconds=2"]
 
@@ -119,9 +117,3 @@ def test_an_actor_that_dies_too_often_is_missed_but_not_waited_for(cartpole_set,
         os.kill(find(process, "EnvironmentActorProcess"), signal.SIGKILL)  # the last one of its task
         assert process.wait(60) == 1
     assert "died 1 times" in output(tmp_path)
-
-
-def lives(process):
-    with contextlib.suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
