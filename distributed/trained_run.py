@@ -1,4 +1,4 @@
-"""`TrainedRun`: a run folder with its configuration and newest checkpoint, for the commands that play its weights."""
+"""`TrainedRun`: a run folder with its configuration and a checkpoint, for the commands that play its weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TrainedRun:
     Attributes:
         folder: of the run.
         config: of the run, with the evaluation settings that the command line changed.
-        agent: with the weights of the newest checkpoint.
+        agent: with the weights of the checkpoint.
         counters: of the learner, from that checkpoint.
         extra: of the coordinator, from that checkpoint.
     """
@@ -38,21 +38,27 @@ class TrainedRun:
     extra: dict[str, Any]
 
     @classmethod
-    def load(cls, run: str, overrides: Sequence[str], config_dirs: Sequence[str | Path]) -> TrainedRun:
-        """Open a run; ClowderError where there is none, it has no checkpoint yet, or the checkpoint is damaged."""
+    def load(
+        cls, run: str, overrides: Sequence[str], config_dirs: Sequence[str | Path], checkpoint: str = "newest"
+    ) -> TrainedRun:
+        """Open a run at a checkpoint, ``newest``, ``best`` or a step.
+
+        Raises:
+            ClowderError: there is none, or it is damaged; ``newest`` passes over damaged ones.
+        """
         from agent.weights import load_agent
-        from learner.checkpoint import latest_checkpoint
+        from learner.checkpoint import named_checkpoint
 
         folder = RunFolder.open(run)
         why = "for weights that are trained already"
         config, _ = amend(typed(folder.read_config()), overrides, DECODING_ONLY, why)
         check_entry_points(config, folder.path, config_dirs)
         with refusing(str(folder.checkpoints)):
-            checkpoint = latest_checkpoint(folder.checkpoints)
-            if checkpoint is None:
+            found = named_checkpoint(folder.checkpoints, checkpoint)
+            if found is None:
                 raise ClowderError(f"{folder.path} has no whole checkpoint yet; see clowder status {folder.path}")
-            state = checkpoint.state()
-            return cls(folder, config, load_agent(checkpoint.folder), state["counters"], state["extra"])
+            state = found.state()
+            return cls(folder, config, load_agent(found.folder), state["counters"], state["extra"])
 
     def short_name(self, task: str) -> str:
         """Short name of a task, given by it or by its task name; ClowderError with the nearest where there is none."""

@@ -6,6 +6,7 @@ one, and what a resume makes of it, is in ``docs/checkpoints.md``.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -35,6 +36,7 @@ ADAM = ("step", "exp_avg", "exp_avg_sq")
 """What the optimiser keeps of each parameter."""
 """What the objective keeps between updates; not there where it keeps nothing."""
 REQUIRED = {WEIGHTS_FILE, AGENT_FILE, TEXT_FILE, OPTIMISER, STATE}
+NEWEST, BEST = "newest", "best"
 _ASIDE = "tmp-"
 """Beginning of the names of folders that are being written or removed."""
 _NAME = re.compile(r"(\d{9,})(\.old)?")
@@ -264,6 +266,30 @@ def latest_checkpoint(parent: Path, *, with_replay: bool = False) -> Checkpoint 
             continue
         return checkpoint
     return None
+
+
+def named_checkpoint(parent: Path, name: str) -> Checkpoint | None:
+    """The checkpoint that a user names: ``newest``, ``best`` (the highest score, the earliest of equals) or a step.
+
+    None where ``newest`` finds none. ValueError, which names what there is, where another does not; and where the one
+    that is named is damaged.
+    """
+    if name == NEWEST:
+        return latest_checkpoint(parent)
+    manifests = {}
+    for folder in whole_checkpoints(parent):
+        with contextlib.suppress(ValueError):
+            manifest = read_manifest(folder)
+            manifests[manifest["step"]] = folder, manifest.get("score")
+    scores = {step: score for step, (_, score) in manifests.items() if score is not None}
+    if name == BEST and scores:
+        return open_checkpoint(manifests[max(scores, key=scores.__getitem__)][0])
+    if name == BEST:
+        raise ValueError(f"no checkpoint in {parent} has a score, which evaluations during training give; use {NEWEST}")
+    if not name.isdecimal() or int(name) not in manifests:
+        kept = ", ".join(map(str, manifests)) or "none"
+        raise ValueError(f"{parent} has no checkpoint {name}; those that are kept are of steps: {kept}")
+    return open_checkpoint(manifests[int(name)][0])
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     check_packages()
     torch.set_num_threads(1)
-    trained = TrainedRun.load(arguments.run, [], arguments.config_dir)
+    trained = TrainedRun.load(arguments.run, [], arguments.config_dir, arguments.checkpoint)
     if arguments.question is not None and not arguments.question.strip():
         raise ClowderError("the question is empty; leave it out for a caption")
     only = None if arguments.task is None else trained.config.actors[trained.short_name(arguments.task)].task

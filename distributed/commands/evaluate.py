@@ -1,4 +1,4 @@
-"""``clowder evaluate``: play evaluation episodes with a run's newest checkpoint and score them."""
+"""``clowder evaluate``: play evaluation episodes with a checkpoint of a run and score them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.episodes is not None and arguments.episodes < 1:
         raise ClowderError(f"--episodes must be at least 1, not {arguments.episodes}")
     torch.set_num_threads(1)
-    trained = TrainedRun.load(arguments.run, arguments.overrides, arguments.config_dir)
+    trained = TrainedRun.load(arguments.run, arguments.overrides, arguments.config_dir, arguments.checkpoint)
     names = [trained.short_name(task) for task in arguments.task or ()] or list(trained.config.actors)
     chosen = {name: trained.config.actors[name] for name in names}
     plan = make_plan(dataclasses.replace(trained.config, actors=chosen))

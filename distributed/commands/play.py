@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.steps < 1:
         raise ClowderError(f"--steps must be at least 1, not {arguments.steps}")
     torch.set_num_threads(1)
-    trained = TrainedRun.load(arguments.run, arguments.overrides, arguments.config_dir)
+    trained = TrainedRun.load(arguments.run, arguments.overrides, arguments.config_dir, arguments.checkpoint)
     actor = trained.config.actors[trained.short_name(arguments.task)]
     with refusing(actor.task):
         frames = record(

@@ -6,8 +6,15 @@ import argparse
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """The run, and where its own environments are configured."""
+    """The run, which of its checkpoints, and where its own environments are configured."""
     parser.add_argument("run", metavar="RUN", help="a run folder, or its name in runs/")
+    parser.add_argument(
+        "--checkpoint",
+        metavar="newest|best|STEP",
+        default="newest",
+        help="best: the highest score of those that are kept; STEP: name of a folder in checkpoints/ "
+        "(default: %(default)s)",
+    )
     parser.add_argument(
         "--config-dir",
         metavar="DIR",

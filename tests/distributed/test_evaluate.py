@@ -52,6 +52,12 @@ def test_scores_have_the_form_of_a_result(run: Path, capsys: pytest.CaptureFixtu
     assert TASK in capsys.readouterr().out
 
 
+def test_a_checkpoint_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(run, "--checkpoint", "0")["learner_steps"] == 0
+    assert main(["evaluate", str(run), "--checkpoint", "12"]) != 0
+    assert "has no checkpoint 12; those that are kept are of steps: 0" in capsys.readouterr().err
+
+
 def test_the_same_seeds_and_decoding_give_the_same_returns(run: Path) -> None:
     words = ["--seed", "11", "evaluation.decoding.discrete=greedy"]
     assert evaluate(run, *words)["tasks"] == evaluate(run, *words)["tasks"]

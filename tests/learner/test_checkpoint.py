@@ -18,6 +18,7 @@ from learner.checkpoint import (
     REPLAY,
     STATE,
     latest_checkpoint,
+    named_checkpoint,
     open_checkpoint,
     restore_checkpoint,
     take_snapshot,
@@ -219,6 +220,29 @@ def test_which_are_kept(settings: dict, scores: list, stay: list, with_replay: l
         chosen, contents = kept(so_far, config)
         so_far = [old._replace(has_replay=place in contents) for place, old in enumerate(so_far) if place in chosen]
     assert [each.step for each in so_far] == stay
+
+
+def test_one_is_named_by_its_step_or_as_the_best(tmp_path: Path, learner: Learner) -> None:
+    assert named_checkpoint(tmp_path, "newest") is None
+    for step, score in ((3, 0.25), (5, 0.75), (7, 0.5), (9, None)):
+        learner.step_count = step - 1
+        save(tmp_path, learner, score=score)
+    steps = {
+        name: found.step for name in ("newest", "best", "3") if (found := named_checkpoint(tmp_path, name)) is not None
+    }
+    assert steps == {"newest": 9, "best": 5, "3": 3}
+    for name in ("4", "last", "../9"):
+        with pytest.raises(ValueError, match="those that are kept are of steps: 3, 5, 7, 9"):
+            named_checkpoint(tmp_path, name)
+    weights = tmp_path / "000000005" / "agent.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="truncated"):
+        named_checkpoint(tmp_path, "best")
+    shutil.rmtree(tmp_path / "000000005")
+    shutil.rmtree(tmp_path / "000000003")
+    shutil.rmtree(tmp_path / "000000007")
+    with pytest.raises(ValueError, match="has a score"):
+        named_checkpoint(tmp_path, "best")
 
 
 def test_milestones_are_the_first_at_or_after_each_multiple() -> None:
