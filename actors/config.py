@@ -35,6 +35,9 @@ class ActorConfig:
             be reached soon, wants a lower one than a task of many.
         weight: share of a batch, relative to the other tasks of the run.
         online_share: of this task's share, the part asked from online (good) windows, 0 to 1.
+        objectives: by which objective windows of ``demonstrations`` and the run's ``own`` are learned from, where not
+            by ``learner.objective``, which must know them: ``advantage_filtered`` knows all three, and
+            ``return_conditioned`` knows ``imitation``. Demonstrations alone can be imitated.
         online_share_end: what ``online_share`` has become after ``learner.steps`` updates, evenly; null: it stays.
         demonstrations: a set of demonstrations: a folder, or the name of a shipped set.
         demonstrations_filter: keep only those whose return reaches this share of the expert's, above 0 to 1 (Gato: 0.8,
@@ -67,6 +70,7 @@ class ActorConfig:
     weight: float = 1.0
     online_share: float = 0.25
     online_share_end: float | None = None
+    objectives: dict[str, str] = dataclasses.field(default_factory=dict)
     demonstrations: str | None = None
     demonstrations_filter: float | None = None
     demonstrations_top: int | None = None

@@ -124,5 +124,6 @@ def make_sources(plan: RunPlan, streams: dict[tuple[str, str], WindowSampler]) -
         own = {source: stream for (of, source), stream in streams.items() if of == name}
         last = actor.online_share if actor.online_share_end is None else actor.online_share_end
         share = (actor.online_share, last)
-        sources[task.name] = TaskSources(task, actor.weight, share, own, plan.config.learner.best_share)
+        best = plan.config.learner.best_share
+        sources[task.name] = TaskSources(task, actor.weight, share, own, best, actor.objectives)
     return sources

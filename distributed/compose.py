@@ -225,6 +225,8 @@ def _settle(word: Override, config: DictConfig, keys: list[str]) -> str:
     """The word for Hydra, after its key was found among those that exist."""
     key, line = word.key_or_group, str(word.input_line)
     if any(each == key or each.startswith(f"{key}.") for each in keys):
+        if key in keys and not word.is_delete() and isinstance(word.value(), dict):
+            return f"++{line.lstrip('+')}"  # into an open dictionary: actors.x.arguments={y: 1}
         # Hydra refuses + for a key that exists; the user's intention is clear.
         return line.removeprefix("++").removeprefix("+") if word.is_add() else line
     if any(key.startswith(f"{each}.") and OmegaConf.is_dict(OmegaConf.select(config, each)) for each in keys):

@@ -137,6 +137,37 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+KNOWN_OBJECTIVES = {
+    "imitation": {"imitation"},
+    "return_conditioned": {"return_conditioned", "imitation"},
+    "advantage_filtered": {"advantage_filtered", "return_conditioned", "imitation"},
+}
+"""By which objectives a window can be learned from, by ``learner.objective``."""
+
+
+def _check_objectives(config: TrainConfig, name: str, actor: ActorConfig) -> None:
+    """Of the windows of one task's sources."""
+    known = KNOWN_OBJECTIVES[config.learner.objective]
+    for source, objective in actor.objectives.items():
+        key = f"actors.{name}.objectives"
+        if source not in ("demonstrations", "own"):
+            raise ValueError(f"{key} has keys demonstrations and own, not {source!r}")
+        if objective not in known:
+            raise ValueError(
+                f"{key}.{source} must be one that learner.objective={config.learner.objective} knows, "
+                f"{', '.join(sorted(known))}, not {objective!r}"
+            )
+        if source == "own" and objective == "imitation" and config.learner.objective != "imitation":
+            raise ValueError(
+                f"{key}.own=imitation would repeat what went wrong too: the run's own windows are filtered for "
+                "imitation with learner.objective=imitation alone"
+            )
+        if objective == "return_conditioned" and config.agent.returns == "off":
+            raise ValueError(
+                f"{key}.{source}=return_conditioned needs a model with return tokens: agent.returns=masked"
+            )
+
+
 def validate(config: TrainConfig) -> None:
     """Raise ValueError, naming the key and what is allowed, where values cannot work or contradict each other."""
     refuse_secrets(to_dict(config), "")
@@ -191,6 +222,8 @@ def validate(config: TrainConfig) -> None:
         raise ValueError(
             "no tasks: choose an experiment (experiment=quickstart) or actor configs (actors=[cartpole_swingup,boxing])"
         )
+    for name, actor in config.actors.items():
+        _check_objectives(config, name, actor)
     played: dict[str, str] = {}
     for name, actor in config.actors.items():
         check_actor_config(actor, name)

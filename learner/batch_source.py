@@ -22,6 +22,8 @@ from replay.waiting import Waiting
 from replay.window import Window
 
 DEMONSTRATIONS, GOOD, ONLINE, ENDS, BEST = "demonstrations", "good", "online", "ends", "best"
+OWN = "own"
+"""Key of `TaskSources.objectives` for the run's own windows, from whichever table."""
 END_TRIES = 8
 """Windows drawn from ``ends``, which holds those of all sources, before a prompt is taken from elsewhere."""
 
@@ -61,6 +63,8 @@ class TaskSources:
         streams: by source: ``demonstrations``; ``good`` or, where all of the run's own windows are learned from,
             ``online``; ``best`` beside it; and ``ends`` for prompts.
         best_share: of the run's own windows, the part asked from ``best``.
+        objectives: by which objective windows of ``demonstrations`` and the run's ``own`` are learned from, where one
+            is chosen.
     """
 
     task: TaskSpec
@@ -68,6 +72,11 @@ class TaskSources:
     online_share: tuple[float, float]
     streams: Mapping[str, WindowStream]
     best_share: float = 0.0
+    objectives: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def objective(self, source: str) -> str | None:
+        """By which windows of a source are learned from; None: the learner's."""
+        return self.objectives.get(DEMONSTRATIONS if source == DEMONSTRATIONS else OWN)
 
     @property
     def own(self) -> str:
@@ -206,7 +215,7 @@ class BatchSource:
                     crop, drawn = self._draw(sources, source, rng)
                     actual[name, drawn] += 1
                     prompted += crop.prompt is not None
-                    crops.append(crop)
+                    crops.append(dataclasses.replace(crop, objective=sources.objective(drawn)))
                     task_origins.append(origin(name, drawn, crop))
             if crops:
                 groups.append(

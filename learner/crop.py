@@ -16,12 +16,16 @@ from replay.window import Window
 
 @dataclasses.dataclass(frozen=True)
 class Crop:
-    """Steps ``start`` to ``stop`` of a window, read after those of ``prompt``, if any."""
+    """Steps ``start`` to ``stop`` of a window, read after those of ``prompt``, if any.
+
+    ``objective``: by which it is learned from, where one is chosen for its source; None: as the learner's has it.
+    """
 
     window: Window
     start: int
     stop: int
     prompt: Crop | None = None
+    objective: str | None = None
 
     @property
     def length(self) -> int:
@@ -78,7 +82,7 @@ class Labels:
             it is read before, and both have the same number.
         prompt: bool [n], which crops are prompts.
         reward, terminated: float32 and bool [n, C], what followed the action; zeros past a crop's length.
-        rewarded: bool [n], whether its rewards are known.
+        rewarded: bool [n], whether its rewards are known and to be learned from.
         log_prob: float32 [n, C], of the executed action where it was sampled, the sum over its tokens; NaN where it is
             not known.
     """
@@ -108,6 +112,10 @@ def collate(
     prompt = [is_prompt for crop in crops for is_prompt in ([True, False] if crop.prompt else [False])]
     hidden = rng.random(len(crops)) < past_action_dropout
     unsaid = rng.random(len(crops)) < return_dropout if return_bins else np.ones(len(crops), bool)
+    for number, crop in enumerate(crops):
+        if crop.objective is not None:
+            unsaid[number] = crop.objective != "return_conditioned"
+    judged = [crop.objective in (None, "advantage_filtered") for crop in crops]
     crops = [each for crop in crops for each in ([crop.prompt, crop] if crop.prompt else [crop])]
     count, steps = len(crops), max(crop.length for crop in crops)
     arrays: dict[str, np.ndarray] = {}
@@ -157,7 +165,7 @@ def collate(
         torch.tensor(prompt),
         torch.from_numpy(reward),
         torch.from_numpy(terminated),
-        torch.tensor([crop.window.metadata.has_reward for crop in crops]),
+        torch.tensor([crop.window.metadata.has_reward and judged[of] for of, crop in zip(window, crops)]),
         torch.from_numpy(log_prob),
     )
     return inputs, labels

@@ -92,6 +92,15 @@ def test_plain_data_round_trip():
     assert "actors.boxing.num_actors" in known_keys(config)
 
 
+def test_an_open_dictionary_is_given_whole_or_by_its_keys(folder):
+    for word in ("arguments={action_grid: 5}", "arguments.action_grid=5"):
+        arguments = compose(["actors=[mine]", f"actors.mine.{word}"], [folder]).actors["mine"].arguments
+        assert arguments == {"max_steps": 50, "action_grid": 5}
+    with pytest.raises(ConfigError, match="steps"):
+        compose(["actors=[mine]", "learner.steps={many: 5}"], [folder])
+
+
+UNFILTERED = "actors.mine.objectives={own: imitation}"
 BAD = [
     (["actors=[mine]", "learner.stepz=1"], ["learner.stepz", "steps"]),
     (["actors=[mine]", "learning_rate=1"], ["learner.learning_rate"]),
@@ -111,6 +120,12 @@ BAD = [
     (["actors=[mine]", "cluster.mode=serail"], ["cluster.mode", "serial", "serail"]),
     (["actors=[mine]", "actors.mine.acting_returns=tilted"], ["actors.mine.acting_returns", "agent.returns=masked"]),
     (["actors=[mine]", "learner.objective=return_conditioned"], ["return_conditioned", "agent.returns=masked"]),
+    (["actors=[mine]", "actors.mine.objectives={online: imitation}"], ["objectives", "demonstrations and own"]),
+    (["actors=[mine]", "actors.mine.objectives={own: return_conditioned}"], ["objectives.own", "knows, imitation"]),
+    (
+        ["actors=[mine]", "learner.objective=return_conditioned", "agent.returns=masked", UNFILTERED],
+        ["objectives.own=imitation", "what went wrong too"],
+    ),
     (["actors=[mine]", "evaluation.every_steps=5"], ["evaluation.every_steps", "cluster.mode=serial"]),
     (["actors=[mine]", "cluster.serial_steps=0"], ["cluster.serial_steps", "at least 1"]),
     (["actors=[mine]", "replay.window_length=17"], ["replay.window_length", "17"]),

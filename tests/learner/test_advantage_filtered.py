@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -67,13 +68,22 @@ def reaches(places: list[int], actions: list[tuple[float, float]], rewards: list
 
 
 def make_learner(
-    windows: list[Window], task: TaskSpec = TASK, returns: str = "off", value_bins: int | None = None, **changes: object
+    windows: list[Window],
+    task: TaskSpec = TASK,
+    returns: str = "off",
+    value_bins: int | None = None,
+    objectives: Mapping[str, str] | None = None,
+    **changes: object,
 ) -> Learner:
     """It improves, or is told returns where ``returns`` are not off and it has no bins for values."""
     torch.manual_seed(0)
     value_bins = (51 if returns == "off" else 0) if value_bins is None else value_bins
     agent = Agent(AgentConfig(width=32, layers=1, heads=2, value_bins=value_bins, returns=returns), [task])
-    streams = {"demonstrations" if windows[0].metadata.source == "demonstrations" else "online": ListStream(windows)}
+    by_source: dict[str, list[Window]] = {}
+    for window in windows:
+        source = "demonstrations" if window.metadata.source == "demonstrations" else "online"
+        by_source.setdefault(source, []).append(window)
+    streams = {source: ListStream(each) for source, each in by_source.items()}
     config = LearnerConfig(
         objective="advantage_filtered" if value_bins else "return_conditioned",
         windows_per_batch=32,
@@ -86,8 +96,9 @@ def make_learner(
         steps=10_000,
         **{"target_rate": 0.05, "discount": 1.0, "imitation_share": 0.0} | changes,
     )
-    share = 1.0 if "online" in streams else 0.0
-    return Learner(agent, {task.name: TaskSources(task, 1.0, (share, share), streams)}, config, 0)
+    share = 0.5
+    sources = TaskSources(task, 1.0, (share, share), streams, objectives=objectives or {})
+    return Learner(agent, {task.name: sources}, config, 0)
 
 
 def probabilities(learner: Learner, places: list[int], actions: list[int], asked: float | None = None) -> np.ndarray:
@@ -379,6 +390,28 @@ def test_windows_that_are_told_their_return_learn_beside_those_that_are_not() ->
     assert probabilities(learner, [0], [], asked=1.0)[1] > 0.9
     said = learner.batches.make().batch.steps[0].said
     assert 0 < said.sum() < len(said)
+
+
+def test_windows_of_a_source_learn_by_the_objective_that_is_chosen_for_it() -> None:
+    """Demonstrations that do better in one case of four, and own windows from another place."""
+    shown = [episode([0], [action], [1.0 - action], "demonstrations") for action in (0, 1, 1, 1)]
+    own = [episode([1], [action], [1.0 - action]) for action in (0, 1)]
+    judged, imitated = (
+        make_learner([*shown, *own], objectives=objectives) for objectives in ({}, {"demonstrations": "imitation"})
+    )
+    for _ in range(100):
+        judged.step()
+        imitated.step()
+    assert probabilities(judged, [0], [])[0] > 0.9
+    assert probabilities(imitated, [0], [])[0] == pytest.approx(0.25, abs=0.05)
+    assert probabilities(imitated, [1], [])[0] > 0.9
+
+    chosen = {"demonstrations": "return_conditioned", "own": "advantage_filtered"}
+    learner = make_learner([*shown, *own], value_bins=51, returns="masked", objectives=chosen)
+    made = learner.batches.make()
+    steps = made.batch.steps[0]
+    told = [made.origins[window].source == "demonstrations" for window in steps.window]
+    assert steps.said.tolist() == told and steps.rewarded.tolist() == [not each for each in told]
 
 
 @pytest.mark.parametrize(
