@@ -46,7 +46,12 @@ def episode_frames(
 
 
 def write_video(frames: Iterable[np.ndarray], path: str | Path, fps: int = 30) -> int:
-    """Write uint8 [height, width, 3] pictures as H.264; the file appears only when whole. Returns their number."""
+    """Write uint8 [height, width, 3] pictures as H.264; the file appears only when whole. Returns their number.
+
+    Raises:
+        ValueError: there is none.
+        OSError: the file could not be written, as on a full disk, which ffmpeg does not tell.
+    """
     import imageio_ffmpeg
 
     path = Path(path)
@@ -67,8 +72,20 @@ def write_video(frames: Iterable[np.ndarray], path: str | Path, fps: int = 30) -
             writer.close()
     if not count:
         raise ValueError(f"{path}: no frames to write")
+    if "moov" not in _boxes(partial):
+        partial.unlink()
+        raise OSError(f"{path} could not be written whole; is the disk full?")
     os.replace(partial, path)
     return count
+
+
+def _boxes(path: Path) -> list[str]:
+    """Types of the outermost boxes of an MP4 file; the table of its pictures, ``moov``, is written last."""
+    found, data = [], path.read_bytes()
+    while len(data) >= 8 and 8 <= (size := int.from_bytes(data[:4], "big")) <= len(data):
+        found.append(data[4:8].decode("latin-1"))
+        data = data[size:]
+    return found
 
 
 def _playable(frame: np.ndarray) -> np.ndarray:

@@ -26,14 +26,17 @@ class ClusterConfig:
         pull_seconds: between an environment actor's questions for newer weights (``ray``; with ``serial`` it has
             them as soon as they are published).
         report_seconds: between the reports that the coordinator asks of every process.
-        start_deadline_seconds: for all processes to be ready.
+        start_deadline_seconds: for all processes to be ready, and for the cluster to have room for them at first. What
+            is started again later waits for room as long as it takes where the run goes on without it, else
+            ``restart_minutes``.
         answer_deadline_seconds: without an answer, after which a process that had answered before counts as hung (it
             was stopped, or its machine is gone) and is replaced; so do the replay server and the parameter store.
         stall_deadline_seconds: without progress, after which a process that answers is replaced.
         stop_deadline_seconds: for all processes to end, Ctrl-C included; what is left then is killed.
-        restarts, restart_minutes: one process is started again so often in so many minutes. Then the run goes on
-            without it where it can (an environment actor of several of a task, the monitoring evaluator), and gives up
-            where it cannot. Processes of machines that were taken away (Ray calls it preemption) do not count.
+        restarts, restart_minutes: one process is started again so often in so many minutes of its work; deaths of one
+            that does not come to work are not forgotten. Then the run goes on without it where it can (an environment
+            actor of several of a task, the monitoring evaluator), and gives up where it cannot. Processes of machines
+            that were taken away (Ray calls it preemption) do not count, nor does waiting for room in the cluster.
     """
 
     mode: str = "ray"

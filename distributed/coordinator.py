@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,8 @@ import ray
 from distributed import ray_cluster
 from distributed.config import TrainConfig
 from distributed.console import Console
-from distributed.errors import ClowderError
 from distributed.final_evaluation import evaluate_in_processes
-from distributed.fleet import Fleet, Member, kill_process, root_cause
+from distributed.fleet import Deaths, Fleet, FleetFailure, Member, kill_process, root_cause
 from distributed.plan import RunPlan, make_plan
 from distributed.process_environment import set_process_environment
 from distributed.processes import (
@@ -34,6 +34,7 @@ from distributed.processes import (
     ReplayerProcess,
     spawn,
 )
+from distributed.ray_state import MachineWatch, free_resources
 from distributed.reporter import Reporter
 from distributed.result import Result
 from distributed.run_folder import RunFolder
@@ -42,8 +43,8 @@ from distributed.run_replay import start_run_replay
 from distributed.start_up import StartUp
 from distributed.stop_request import StopRequest, kill_descendants
 from learner.checkpoint import latest_checkpoint
-from replay.server import ServerHandle
-from replay.table_info import ReplayMonitor
+from replay.server import ReplayServerError, ServerHandle
+from replay.table_info import ReplayMonitor, ReplayUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +88,16 @@ class Coordinator:
         self.fleet = Fleet(self.config.cluster, self._reported, console.say, self._dispensable)
         self._server_died_at: float | None = None
         self._server_up_at = 0.0
-        self._sizes: dict[str, int] = {}
+        self._server_deaths = Deaths()
+        self._server_start: concurrent.futures.Future[Any] | None = None
+        self._server_starter = concurrent.futures.ThreadPoolExecutor(1)
+        self._closing = threading.Event()
+        self._resized_at: int | None = None
         self._store_asked: Any = None
         self._store_report: dict[str, Any] = {}
-        self._store_asked_at = self._store_answered_at = time.monotonic()
+        self._store_deaths = Deaths()
+        self._store_asked_at = self._store_answered_at = self._store_up_at = time.monotonic()
+        self.machines: MachineWatch | None = None
         self.server: ServerHandle | None = None
         self.monitor: ReplayMonitor | None = None
         self.learner: Member
@@ -101,8 +108,9 @@ class Coordinator:
         self._start()
         try:
             why = self._supervise()
-        except ClowderError:
-            self._stop_fleet()  # what was learned until now stays
+        except Exception:
+            with contextlib.suppress(ray.exceptions.RayError):  # Ray itself may be what failed
+                self._stop_fleet()  # what was learned until now stays
             raise
         self.console.say(f"training ends: {why}")
         self.progress.end_clock()
@@ -121,21 +129,24 @@ class Coordinator:
 
     def _start(self) -> None:
         """Replay server and Ray at the same time, then every process at once; they `run` once there is a server."""
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            server = pool.submit(start_run_replay, self.plan, self.folder, self.reporter.checkpoint)
+        server = self._server_starter.submit(start_run_replay, self.plan, self.folder, self.reporter.checkpoint)
+        try:
             self.start_up.mark("ray.init")
             ray_cluster.join(self.plan)
             self.stop.install()  # Ray took SIGTERM for itself
             self.start_up.mark("Ray is up")
+            self.machines = MachineWatch(self.config.cluster.report_seconds)
             self.store = spawn(ParameterStoreProcess, cpus=0.0, threads=1, restarts=-1)
             self._add_members()
             self.start_up.mark("processes are asked for")
             while not server.done():
                 if self.stop.requested:  # nothing is there yet that could be saved
-                    kill_descendants("replay.server_process")
                     raise KeyboardInterrupt
                 time.sleep(0.05)
-            self.server, self.progress.replayers = server.result()
+        except BaseException:
+            self._server_start = server
+            raise
+        self.server, self.progress.replayers = server.result()
         self.start_up.mark("replay server is up")
         self._server_up_at = time.monotonic()
         self.monitor = ReplayMonitor(self.server.address, loader=self.config.replay.loader)
@@ -149,9 +160,10 @@ class Coordinator:
             start=lambda: spawn(
                 LearnerProcess, plan, self.folder.checkpoints, cpus=cluster.learner_cpus, gpus=cluster.learner_gpus
             ),
-            arguments=lambda: (self._address, self.store, self.progress.state()),
+            arguments=self._of_learner,
             kept=True,
             ask=lambda: (self.progress.state(),),
+            farewell=lambda: self._save(0.3 * cluster.stop_deadline_seconds),
         )
         self.fleet.add(self.learner)
         for name, found in plan.demonstrations.items():
@@ -169,6 +181,12 @@ class Coordinator:
                     arguments=lambda: (self.store,),
                 )
             )
+
+    def _of_learner(self) -> tuple[Any, ...]:
+        """What the learner's `run` is given."""
+        first, found = not self.progress.learner, self.reporter.checkpoint
+        step = None if not first else 0 if found is None else found.step
+        return self._address, self.store, self.progress.state(), self.progress.version, step
 
     def _replayer(self, replayer: str) -> Member:
         name, shard = self.plan.replayers[replayer]
@@ -201,6 +219,7 @@ class Coordinator:
             self.fleet.poll(timeout=0.2)
             self._check_server()
             self._check_store()
+            self._leave_machines()
             self._resize()
             if self.start_up.complete(self.fleet.members):
                 self.reporter.phase("training")
@@ -219,6 +238,8 @@ class Coordinator:
         for name, pid in pids.items():
             with contextlib.suppress(psutil.Error):
                 values[f"memory_mb/{name}/0"] = psutil.Process(pid).memory_info().rss / 2**20
+        actors = self.fleet.of("environment_actor")
+        self.progress.keep_actors(member.name.partition("/")[2] for member in actors if not member.lost)
         self.reporter.point(values)
 
     def _reported(self, member: Member) -> None:
@@ -241,17 +262,21 @@ class Coordinator:
             return False
         short = member.name.partition("/")[2].rpartition("-")[0]
         return any(
-            other is not member and not other.lost and other.name.startswith(f"environment_actor/{short}-")
+            other is not member
+            and not (other.lost or other.finished or other.leaving is not None)
+            and other.name.startswith(f"environment_actor/{short}-")
             for other in self.fleet.of("environment_actor")
         )
 
     def _check_server(self) -> None:
         """Start a replay server that died, or that does not answer, again on its port, with the newest contents that
-        were saved, or empty.
+        were saved, or empty; a thread does, so that all others are watched meanwhile.
 
         Its clients go on by themselves; demonstrations go in again that were not in those contents.
         """
-        if self.server is None:
+        assert self.server is not None
+        if self._server_start is not None:
+            self._take_server(self._server_start)
             return
         now, deadline, age = time.monotonic(), self.config.cluster.answer_deadline_seconds, 0.0
         # Where nobody looked, since this process stood still itself, nothing is known of the server.
@@ -266,12 +291,38 @@ class Coordinator:
         why = f"did not answer for {deadline:g} s" if self.server.alive() else "died"
         self.fleet.tell(f"the replay server {why}; it starts again on port {self.server.port}")
         self._server_died_at = now - age
-        former, self.server = self.server, None
+        self._start_server(worked=now - age - self._server_up_at)
+
+    def _start_server(self, worked: float) -> None:
+        """Have a server take the place of one that worked so many seconds."""
+        assert self.server is not None
+        former, cluster = self.server, self.config.cluster
         former.kill()
-        saved = latest_checkpoint(self.folder.checkpoints, with_replay=True) if self.config.checkpoint.replay else None
-        self.server, self.progress.replayers = start_run_replay(
-            self.plan, self.folder, saved, port=former.port, generation=former.generation + 1
-        )
+        wait = self._server_deaths.add(cluster, worked)
+        if wait is None:
+            raise FleetFailure(f"the replay server {self._server_deaths.describe(cluster)}; replay.log says why")
+        delay = 0.0 if self._server_deaths.quick <= 1 else wait
+
+        def start() -> Any:
+            if self._closing.wait(delay):
+                raise ReplayServerError("the run ends")
+            asked = self.config.checkpoint.replay
+            saved = latest_checkpoint(self.folder.checkpoints, with_replay=True) if asked else None
+            return start_run_replay(self.plan, self.folder, saved, port=former.port, generation=former.generation + 1)
+
+        self._server_start = self._server_starter.submit(start)
+
+    def _take_server(self, started: concurrent.futures.Future[Any]) -> None:
+        """Take a server that has started, or try again where it did not."""
+        if not started.done():
+            return
+        self._server_start = None
+        try:
+            self.server, self.progress.replayers = started.result(timeout=1.0)
+        except (ReplayServerError, ReplayUnavailable, OSError) as error:
+            self.fleet.tell(f"the replay server did not start: {error}")
+            self._start_server(worked=0.0)
+            return
         self._server_up_at = time.monotonic()
         self.fleet.restarts += 1
         for member in self.fleet.of("replayer"):  # what went in since that checkpoint is gone: they go on from there
@@ -289,6 +340,9 @@ class Coordinator:
                 report = ray.get(self._store_asked, timeout=1.0)
                 if self._store_report and report["pid"] != self._store_report["pid"]:
                     took = now - self._store_answered_at
+                    if self._store_deaths.add(cluster, self._store_answered_at - self._store_up_at) is None:
+                        raise FleetFailure(f"the parameter store {self._store_deaths.describe(cluster)}")
+                    self._store_up_at = now
                     self.fleet.restarts += 1
                     self.fleet.recoveries.append(("parameter_store", took))
                     self.fleet.tell(f"the parameter store is back after {took:.1f} s; weights are published again")
@@ -300,19 +354,33 @@ class Coordinator:
             )
             kill_process(self._store_report)
             self._store_asked, self._store_asked_at = None, now
+        elif not self._store_report and now - self._store_asked_at > cluster.start_deadline_seconds:
+            limit = f"cluster.start_deadline_seconds={cluster.start_deadline_seconds:g}"
+            raise FleetFailure(f"the parameter store did not start within {limit}; free now: {free_resources()}")
+
+    def _leave_machines(self) -> None:
+        """Let processes end in order, and start again elsewhere, whose machines are to be taken away."""
+        going = set() if self.machines is None else self.machines.going
+        for member in self.fleet.members:
+            there = member.running is not None and member.report.get("machine") in going
+            if there and member.moving is None and member.leaving is None:
+                self.fleet.move(member, self.config.cluster.stop_deadline_seconds)
 
     def _resize(self) -> None:
         """Add or let go of environment actors, as `clowder fleet` asks in the run's folder."""
-        asked = {name: count for name, count in self.folder.read_fleet().items() if name in self.config.actors}
-        if asked == self._sizes:
+        written = self.folder.fleet.stat().st_mtime_ns if self.folder.fleet.exists() else None
+        if written == self._resized_at:
             return
-        self._sizes = asked
+        self._resized_at = written
+        asked = {name: count for name, count in self.folder.read_fleet().items() if name in self.config.actors}
         for name, count in asked.items():
             numbered = {
                 int(member.name.rpartition("-")[2]): member
                 for member in self.fleet.of("environment_actor")
                 if member.name.rpartition("-")[0] == f"environment_actor/{name}" and member.leaving is None
             }
+            self.fleet.dismiss([member for member in numbered.values() if member.lost])  # to be tried anew
+            numbered = {number: member for number, member in numbered.items() if not member.lost}
             new = [self._environment_actor(name, number) for number in range(count) if number not in numbered]
             gone = [member for number, member in numbered.items() if number >= count]
             for member in new:
@@ -346,13 +414,7 @@ class Coordinator:
         late = self.fleet.stop(self.fleet.members, 0.5 * deadline)
         for member in late:
             log.warning("%s did not stop within %.1f s and is killed", member.name, 0.5 * deadline)
-        saved: Path | None = None
-        if self.learner.handle is not None and self.learner not in late:
-            try:
-                save = self.learner.handle.save.remote(self.progress.state(), 0.3 * deadline)
-                saved = ray.get(save, timeout=0.3 * deadline + 1.0)
-            except ray.exceptions.RayError as error:
-                log.error("the last checkpoint was not written: %s", root_cause(error))
+        saved = None if self.learner in late else self._save(0.3 * deadline)
         if self.start_up.done:
             self._point()
         self.fleet.dismiss(list(self.fleet.members))
@@ -360,8 +422,25 @@ class Coordinator:
             saved = found.folder
         return saved
 
+    def _save(self, deadline: float) -> Path | None:
+        """A checkpoint of a learner whose `run` has ended; None, said in the log, where there is none to be had."""
+        if self.learner.handle is None:
+            return None
+        try:
+            save = self.learner.handle.save.remote(self.progress.state(), deadline)
+            return Path(saved) if (saved := ray.get(save, timeout=deadline + 1.0)) else None
+        except ray.exceptions.RayError as error:
+            log.error("the last checkpoint was not written: %s", root_cause(error))
+            return None
+
     def close(self) -> None:
         """Leave no process and no open file, whatever happened before."""
+        self._closing.set()
+        if self._server_start is not None:
+            kill_descendants("replay.server_process")
+        self._server_starter.shutdown(wait=False, cancel_futures=True)
+        if self.machines is not None:
+            self.machines.close()
         ray_cluster.leave()
         if self.monitor is not None:
             self.monitor.close()

@@ -122,18 +122,37 @@ def import_failures(modules: list[str]) -> dict[str, str]:
 
 
 def replay_server() -> Iterator[Finding]:
-    """A Reverb server starts in a process of its own and answers."""
+    """A replay server starts as it does for a run, on 127.0.0.1 alone, takes an episode and answers."""
     code = (
-        "import reverb\n"
-        "server = reverb.Server([reverb.Table.queue('probe', 4)], port=None)\n"
-        "client = reverb.Client(f'localhost:{server.port}')\n"
-        "client.insert([1.0], {'probe': 1.0})\n"
-        "assert client.server_info(timeout=20)['probe'].current_size == 1\n"
-        "print('a server started, took an item and answered')\n"
+        f"import sys; sys.path.insert(0, {str(repository_root())!r})\n"
+        "from distributed.doctor import use_a_replay_server; use_a_replay_server()"
     )
     good, output = probe(code)
-    fix = "pip install -c constraints.txt dm-reverb tensorflow; a proxy setting may also keep it from localhost"
+    fix = "pip install -c constraints.txt dm-reverb tensorflow"
     yield Finding("reverb", "ok" if good else "broken", last_line(output), "" if good else fix)
+
+
+def use_a_replay_server() -> None:
+    """What the check above has done in a process of its own, since Reverb's library may abort the interpreter."""
+    import numpy as np
+
+    from agent.task import ArraySpec, TaskSpec
+    from replay.config import ReplayConfig
+    from replay.server import start_replay_server
+    from replay.table_info import poll
+    from replay.tables import table_for
+    from replay.writer import EpisodeWriter
+
+    task = TaskSpec("doctor/probe", {"x": ArraySpec("continuous", (1,))}, ArraySpec("discrete", (), num_values=2))
+    config = ReplayConfig(start_deadline=PROBE_SECONDS / 2, write_deadline=20.0)
+    with start_replay_server([task], config) as server:
+        writer = EpisodeWriter(server.address, task, "online", config)
+        observation = {"x": np.zeros(1, np.float32)}
+        writer.begin(observation, {}, {"episode_id": "probe"})
+        writer.step(np.array(0, np.int32), 0.0, True, False, observation)
+        assert writer.close(20.0), "the server did not take an episode within 20 s"
+        assert poll(server.address)[table_for(task.name, "online")].size, "the episode is not in its table"
+        print(f"a server started on {server.address}, took an episode and answered")
 
 
 def ray_programs() -> Iterator[Finding]:
@@ -206,19 +225,24 @@ def free_space(folder: Path) -> Iterator[Finding]:
 
 
 def probe(code: str, *arguments: str, environment: dict[str, str] | None = None) -> tuple[bool, str]:
-    """Run Python code in a process of its own, with a deadline; whether it ended well, and what it printed."""
+    """Run Python code in a process of its own, with a deadline; whether it ended well, and what it printed.
+
+    It runs in an empty folder, for what libraries leave behind or look for there, and with ``-P`` imports nothing from
+    it.
+    """
     settings = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYGAME_HIDE_SUPPORT_PROMPT": "1"} | (environment or {})
-    try:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=PROBE_SECONDS,
-            env=settings,
-            cwd=tempfile.gettempdir(),
-        )
-    except subprocess.TimeoutExpired:
-        return False, f"no answer within {PROBE_SECONDS:g} s"
+    with tempfile.TemporaryDirectory(prefix="clowder-doctor-") as folder:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-P", "-W", "ignore", "-c", code, *arguments],
+                capture_output=True,
+                text=True,
+                timeout=PROBE_SECONDS,
+                env=settings,
+                cwd=folder,
+            )
+        except subprocess.TimeoutExpired:
+            return False, f"no answer within {PROBE_SECONDS:g} s"
     if done.returncode:
         return False, done.stdout + (done.stderr.strip() or f"ended with code {done.returncode}")
     return True, done.stdout

@@ -35,6 +35,7 @@ class Round:
         unfinished: episodes that the deadline cut.
         seconds: wall time, video included.
         video: where it was written; None for none.
+        no_video: why the video that was asked for could not be written; empty where it was, or none was asked for.
         text: further scores of a text task.
     """
 
@@ -45,6 +46,7 @@ class Round:
     unfinished: int
     seconds: float
     video: str | None = None
+    no_video: str = ""
     text: TextScores | None = None
 
 
@@ -109,6 +111,8 @@ def evaluate_task(
 ) -> Round:
     """Play ``episodes`` episodes with seeds from ``first_seed``, within ``seconds``; then record the first as a video.
 
+    A video that cannot be written costs no scores.
+
     Raises ValueError where the task of ``actor`` is not one that the agent was trained on.
     """
     from actors.environments.make import make_environment
@@ -133,8 +137,12 @@ def evaluate_task(
     finally:
         environment.close()
     left = seconds - (time.monotonic() - started)
+    no_video = ""
     if video is not None and text is None and left > 1.0:
-        record(agent, actor, decoding, seed=first_seed, path=video, steps=video_steps)
+        try:
+            record(agent, actor, decoding, seed=first_seed, path=video, steps=video_steps)
+        except Exception as error:  # a full disk, ffmpeg, what draws the pictures: the scores are there already
+            video, no_video = None, f"{type(error).__name__}: {error}"
     else:
         video = None
     return Round(
@@ -145,6 +153,7 @@ def evaluate_task(
         unfinished=len(played.unfinished),
         seconds=time.monotonic() - started,
         video=None if video is None else str(video),
+        no_video=no_video,
         text=text,
     )
 

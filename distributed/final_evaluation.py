@@ -24,6 +24,9 @@ from distributed.stop_request import StopRequest
 
 log = logging.getLogger(__name__)
 
+GRACE_SECONDS = 60.0
+"""An evaluator ends by itself at the deadline, but for a step under way and its video; it is waited for so long."""
+
 
 def evaluate_in_processes(
     plan: RunPlan,
@@ -35,7 +38,9 @@ def evaluate_in_processes(
 ) -> Result:
     """Evaluate ``checkpoint`` on every task, within ``evaluation.final_minutes`` and in ``num_evaluators`` processes.
 
-    A task whose evaluation fails is in the result as failed, beside what the others reached.
+    A process that dies is replaced, at most ``num_evaluators`` times in all, and its task is played again, after the
+    others. A task whose evaluation fails, or whose process died twice, is in the result as failed, beside what the
+    others reached.
 
     Raises:
         ClowderError: there is no checkpoint.
@@ -51,6 +56,8 @@ def evaluate_in_processes(
     rounds: list[Round] = []
     failed: dict[str, str] = {}
     free = [spawn(EvaluatorProcess, plan, 0, cpus=cpus) for _ in range(min(config.num_evaluators, len(waiting)))]
+    replacements = len(free)
+    died: dict[str, str] = {}
     busy: dict[ray.ObjectRef, tuple[str, object]] = {}
     while busy or (waiting and free):
         while free and waiting:
@@ -70,12 +77,19 @@ def evaluate_in_processes(
                 failed[name] = root_cause(error)
                 free.append(evaluator)
             except ray.exceptions.RayError as error:
-                failed[name] = root_cause(error)
-        # A process notices the deadline itself; one that does not is not waited for.
-        if time.monotonic() > end + 60.0:
+                log.warning("the process that evaluated %s died: %s", name, root_cause(error))
+                if name in died:
+                    failed[name] = f"its process died twice; the last time: {root_cause(error)}"
+                else:
+                    died[name] = f"its process died, and none was left to evaluate it again: {root_cause(error)}"
+                    waiting.append(name)
+                if replacements and waiting:
+                    replacements -= 1
+                    free.append(spawn(EvaluatorProcess, plan, 0, cpus=cpus))
+        if time.monotonic() > end + GRACE_SECONDS:
             failed |= {name: "it did not end in time" for name, _ in busy.values()}
             break
-    failed |= {name: "no process was left to evaluate it" for name in waiting}
+    failed |= {name: died.get(name, "no process was left to evaluate it") for name in waiting}
     result = make_result(plan, progress, version, rounds, metrics)
     return dataclasses.replace(result, failed={plan.tasks[name].name: why for name, why in failed.items()})
 
@@ -113,6 +127,8 @@ def make_result(plan: RunPlan, progress: Progress, version: int, rounds: list[Ro
         )
         if each.unfinished:
             log.warning("%s: the deadline cut %d episodes of the evaluation", each.task, each.unfinished)
+        if each.no_video:
+            log.warning("%s: the video was not written, the scores are kept: %s", each.task, each.no_video)
         if each.video is not None:
             try:
                 metrics.video(f"video/{each.task}", Path(each.video), progress.learner_steps)

@@ -24,6 +24,9 @@ import ray
 
 from distributed.cluster_config import ClusterConfig
 from distributed.errors import ClowderError
+from distributed.ray_state import actor_process, free_resources, machine, machines
+from learner.batch_source import NoData
+from learner.learner import Diverged
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +36,10 @@ STARTING = (*BUILDING, "waiting for data", "waiting for weights")
 """Phases of one that does not do its work yet."""
 HEALTHY_SECONDS = 30.0
 """A process that has worked so long is started again at once; the wait doubles for each that has not."""
+STOOD_STILL_SECONDS = 5.0
+"""Between two looks at the fleet; then this process stood still itself, and knows as long nothing of the others."""
+FINAL = (Diverged, NoData)
+"""What would only come again: the run ends at once."""
 
 
 class FleetFailure(ClowderError):
@@ -50,6 +57,42 @@ class Starter(Protocol):
 
 
 @dataclasses.dataclass
+class Deaths:
+    """Deaths of one process, each forgotten after ``cluster.restart_minutes`` of its work. Of one that never comes to
+    work none is forgotten, however slowly it dies.
+
+    Attributes:
+        at: those that count, in seconds of work.
+        worked: seconds, so far.
+        quick: deaths that came soon after a start, one after the other.
+    """
+
+    at: deque[float] = dataclasses.field(default_factory=deque)
+    worked: float = 0.0
+    quick: int = 0
+
+    def add(self, config: ClusterConfig, worked: float, *, free: bool = False) -> float | None:
+        """Seconds to wait before the next start, after one that worked so long; None where it died too often.
+
+        ``free``: this death does not count.
+        """
+        self.worked += worked
+        if not free:
+            self.at.append(self.worked)
+        while self.at and self.worked - self.at[0] > 60 * config.restart_minutes:
+            self.at.popleft()
+        if len(self.at) > config.restarts:
+            return None
+        self.quick = 0 if worked > HEALTHY_SECONDS else self.quick + 1
+        return min(30.0, 0.5 * 2**self.quick)
+
+    def describe(self, config: ClusterConfig) -> str:
+        """How often, in words."""
+        minutes = f"{config.restart_minutes:g} minutes of work"
+        return f"died {len(self.at)} times in {minutes} (cluster.restarts={config.restarts})"
+
+
+@dataclasses.dataclass
 class Member:
     """One place in the fleet; the process in it may change.
 
@@ -59,17 +102,20 @@ class Member:
         arguments: makes what its ``run`` is given, at each start.
         kept: its process stays when ``run`` has returned, for further calls; else it ends then.
         ask: arguments of ``report``, made at each question.
+        farewell: what is still to be had of a ``kept`` process before it moves to another machine.
         handle, running, asked: of the present process: the actor, its ``run``, and a report not yet answered.
         report: last one; empty for a process that has not answered yet.
         progressed_at: monotonic time at which its beat last changed.
         stuck: what it waits for was told in the log, and it still does.
-        deaths: monotonic times.
+        roomless_since: monotonic time since which it waits for room in the cluster, as far as is known.
+        begun: one of its processes has answered.
+        deaths: of its processes.
         works_since: monotonic time at which the present process began to do its work.
-        quick: deaths so far of processes that had not worked for long, one after the other.
         answered_at: monotonic time of its last answer.
         died_at: monotonic time of the last sign of life before its last death, until it works again.
         lost: it died too often, and the run goes on without it.
         leaving: monotonic time until which it may end by itself; see `Fleet.retire`.
+        moving: monotonic time until which it may end by itself, to start again elsewhere; see `Fleet.move`.
         finished: its ``run`` returned by itself; the value is in ``result``.
     """
 
@@ -78,6 +124,7 @@ class Member:
     arguments: Callable[[], tuple[Any, ...]]
     kept: bool = False
     ask: Callable[[], tuple[Any, ...]] = tuple
+    farewell: Callable[[], object] = lambda: None
     handle: Any = None
     running: Any = None
     asked: Any = None
@@ -85,14 +132,16 @@ class Member:
     report: dict[str, Any] = dataclasses.field(default_factory=dict)
     progressed_at: float = 0.0
     stuck: bool = False
-    deaths: deque[float] = dataclasses.field(default_factory=deque)
+    roomless_since: float | None = None
+    begun: bool = False
+    deaths: Deaths = dataclasses.field(default_factory=Deaths)
     works_since: float = math.inf
-    quick: int = 0
     start_again_at: float | None = None
     answered_at: float = 0.0
     died_at: float | None = None
     lost: bool = False
     leaving: float | None = None
+    moving: float | None = None
     finished: bool = False
     result: Any = None
 
@@ -105,6 +154,11 @@ class Member:
     def alive(self) -> bool:
         """Has a process that answered at least once."""
         return self.running is not None and bool(self.report)
+
+    @property
+    def worked(self) -> float:
+        """Seconds that the present process has worked, waits in which nothing went on left out."""
+        return max(0.0, self.progressed_at - self.works_since)
 
 
 class Fleet:
@@ -135,6 +189,7 @@ class Fleet:
         self.members: list[Member] = []
         self._on_report = on_report
         self._stopping = False
+        self._looked_at = time.monotonic()
         self.restarts = 0
 
     def add(self, member: Member) -> Member:
@@ -146,11 +201,14 @@ class Fleet:
     def _spawn(self, member: Member) -> None:
         member.handle = member.start()
         member.handle.build.remote()
-        member.report, member.asked, member.start_again_at, member.stuck = {}, None, None, False
+        member.report, member.asked, member.start_again_at = {}, None, None
+        member.stuck, member.roomless_since = False, None
+        member.moving, member.works_since = None, math.inf
         member.progressed_at = member.answered_at = time.monotonic()
 
     def run(self, members: Iterable[Member]) -> None:
         """Begin the work of members that were added."""
+        self._looked_at = time.monotonic()
         for member in members:
             member.running = member.handle.run.remote(*member.arguments())
 
@@ -159,6 +217,7 @@ class Fleet:
 
         Raises `FleetFailure` where a member died too often.
         """
+        self._look()
         now = time.monotonic()
         for member in self.members:
             if member.start_again_at is not None and now >= member.start_again_at and not self._stopping:
@@ -186,10 +245,24 @@ class Fleet:
                 self._ended(member)
             elif reference == member.asked:
                 self._answered(member)
+        self._look()
         for member in list(self.members):
             self._check_progress(member)
+            if member.moving is not None and time.monotonic() > member.moving:
+                self._moved(member)
             if member.leaving is not None and (member.finished or time.monotonic() > member.leaving):
                 self.dismiss([member])
+
+    def _look(self) -> None:
+        """Leave out of all deadlines what this process stood still."""
+        now = time.monotonic()
+        gap, self._looked_at = now - self._looked_at, now
+        if gap > STOOD_STILL_SECONDS:
+            log.warning("the coordinator stood still for %.0f s; for as long it knows nothing of the others", gap)
+            for member in self.members:
+                member.progressed_at += gap
+                member.asked_at += gap
+                member.answered_at += gap
 
     def _answered(self, member: Member) -> None:
         try:
@@ -200,7 +273,7 @@ class Fleet:
         member.asked = None
         if report is None:
             return
-        member.answered_at = time.monotonic()
+        member.answered_at, member.begun = time.monotonic(), True
         if member.died_at is not None and report["phase"] not in STARTING:
             took, member.died_at = time.monotonic() - member.died_at, None
             self.recoveries.append((member.role, took))
@@ -218,9 +291,13 @@ class Fleet:
         except Exception as error:
             self._died(member, error)
             return
-        member.running, member.finished = None, True
         member.report = member.result
         self._on_report(member)
+        if member.moving is not None:
+            member.farewell()
+            self._moved(member)
+            return
+        member.running, member.finished = None, True
         if not member.kept:
             self._kill(member)
 
@@ -237,20 +314,36 @@ class Fleet:
             self._died(member, TimeoutError(f"no answer for {unanswered:.0f} s in phase {member.report.get('phase')}"))
             return
         silent = now - member.progressed_at
-        if not member.report and silent > self.config.start_deadline_seconds:
-            ray.kill(member.handle)
-            self._died(
-                member,
-                TimeoutError(
-                    f"it did not start within cluster.start_deadline_seconds={self.config.start_deadline_seconds:g}; "
-                    f"has the cluster room for it? Free now: {_free()}"
-                ),
-            )
-        elif member.report and silent > self.config.stall_deadline_seconds:
+        if not member.report:
+            if silent > self.config.start_deadline_seconds:
+                self._unheard(member, silent)
+        elif silent > max(self.config.stall_deadline_seconds, deadline if building else 0.0):
             ray.kill(member.handle)
             self._died(member, TimeoutError(self._standstill(member, silent)))
-        elif member.report:
+        else:
             self._warn_of_waits(member, silent)
+
+    def _unheard(self, member: Member, silent: float) -> None:
+        """Of a process that should have answered by now: it hangs, or the cluster has had no room for it yet.
+
+        For room is waited, and that is no death: without end where the run goes on without it, else as long as a
+        process may be away; only what it begins with must have room at once.
+        """
+        if (process := actor_process(member.handle)) is not None:
+            pid, where = process
+            if where == machine():
+                kill_process({"pid": pid, "host": socket.gethostname()})
+            limit = f"cluster.start_deadline_seconds={self.config.start_deadline_seconds:g}"
+            self._died(member, TimeoutError(f"it did not start within {limit}"))
+            return
+        now, told = time.monotonic(), member.roomless_since is not None
+        since = member.roomless_since = now - silent if member.roomless_since is None else member.roomless_since
+        member.progressed_at = now  # once there is room it has as long again
+        why = f"{member.name} has waited {now - since:.0f} s for room in the cluster; free now: {free_resources()}"
+        if not self._dispensable(member) and (not member.begun or now - since > 60 * self.config.restart_minutes):
+            raise FleetFailure(f"{why}. Give it more room, or ask for less (cluster.*_cpus, num_actors)")
+        if not told:
+            self.tell(why)
 
     def _warn_of_waits(self, member: Member, silent: float) -> None:
         """Tell once what a member waits for when half of the stall deadline is over, beating or not."""
@@ -279,33 +372,26 @@ class Fleet:
         if self._stopping or member.leaving is not None:
             member.finished = True
             return
-        if not _machines():
+        if not machines():
             raise FleetFailure(
                 f"Ray has no machine any more, since its own processes died; go on with clowder train --resume: "
                 f"{root_cause(error)}"
             )
-        now = time.monotonic()
+        if isinstance(getattr(error, "cause", None), FINAL):
+            raise FleetFailure(f"{member.name} ended the run: {root_cause(error)}") from error
         member.died_at = member.answered_at if member.died_at is None else member.died_at
-        if not getattr(error, "preempted", False):  # Ray's word for a machine that was taken away
-            member.deaths.append(now)
-        while member.deaths and now - member.deaths[0] > 60 * self.config.restart_minutes:
-            member.deaths.popleft()
+        # Ray's word for a machine that was taken away
+        wait = member.deaths.add(self.config, member.worked, free=getattr(error, "preempted", False))
         self._kill(member)
-        if len(member.deaths) > self.config.restarts:
-            why = (
-                f"{member.name} died {len(member.deaths)} times in {self.config.restart_minutes:g} minutes "
-                f"(cluster.restarts={self.config.restarts}); the last time: {root_cause(error)}"
-            )
+        if wait is None:
+            why = f"{member.name} {member.deaths.describe(self.config)}; the last time: {root_cause(error)}"
             if not self._dispensable(member):
                 raise FleetFailure(why) from error
             member.lost = True
             self.tell(f"{why}. The run goes on without it")
             return
-        member.quick = 0 if now - member.works_since > HEALTHY_SECONDS else member.quick + 1
-        member.works_since = math.inf
-        wait = min(30.0, 0.5 * 2**member.quick)
         self.tell(f"{member.name} died and starts again in {wait:.1f} s: {root_cause(error)}")
-        member.start_again_at = now + wait
+        member.moving, member.start_again_at = None, time.monotonic() + wait
 
     def tell(self, what: str) -> None:
         """Something that happened to the fleet: into the log, and to people."""
@@ -319,6 +405,18 @@ class Fleet:
             member.finished = True
         else:
             member.handle.stop.remote()
+
+    def move(self, member: Member, deadline: float) -> None:
+        """Let a member end by itself, or be killed after ``deadline`` seconds, and start again elsewhere: its machine
+        is to be taken away. That is no death."""
+        member.moving = time.monotonic() + deadline
+        member.handle.stop.remote()
+        self.tell(f"{member.name} moves: its machine is to be taken away")
+
+    def _moved(self, member: Member) -> None:
+        member.died_at = member.answered_at
+        self.restart(member)
+        self.restarts += 1
 
     def restart(self, member: Member) -> None:
         """Begin a member's work anew in a new process, whatever it was doing; its deaths are not counted up."""
@@ -377,12 +475,3 @@ def root_cause(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     text = lines[-1] if "Traceback" in str(error) and lines else " ".join(lines[:3])
     return text if text.startswith(type(error).__name__) else f"{type(error).__name__}: {text}"
-
-
-def _free() -> dict[str, float]:
-    return {key: value for key, value in ray.available_resources().items() if key in ("CPU", "GPU")}
-
-
-def _machines() -> int:
-    """Machines that Ray has, this one among them."""
-    return sum(bool(node["Alive"]) for node in ray.nodes())

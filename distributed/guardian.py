@@ -25,8 +25,9 @@ class Guardian:
     """Starts with its making; `dismiss` ends it."""
 
     def __init__(self) -> None:
+        # By its file and with -P: it needs none of our packages, and nothing is imported from the current folder.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "distributed.guardian"], stdin=subprocess.PIPE, start_new_session=True
+            [sys.executable, "-P", __file__], stdin=subprocess.PIPE, start_new_session=True
         )
 
     def dismiss(self) -> None:

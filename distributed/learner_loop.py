@@ -55,10 +55,22 @@ class LearnerLoop:
         address: of the replay server.
         link: to the parameter store.
         extra: gives what goes into a checkpoint beside the learner's own state (counters, clock, cursors).
+        version: highest one that the caller has seen, which may be in no checkpoint.
+        step: of the checkpoint that the caller goes on from, 0 for none; None: the newest, whichever it is.
+
+    Raises:
+        ValueError: the newest whole checkpoint here is of another ``step``.
     """
 
     def __init__(
-        self, parts: LearnerParts, address: str, link: WeightLink, extra: Callable[[], dict[str, Any]]
+        self,
+        parts: LearnerParts,
+        address: str,
+        link: WeightLink,
+        extra: Callable[[], dict[str, Any]],
+        *,
+        version: int = -1,
+        step: int | None = None,
     ) -> None:
         config = parts.plan.config
         self._config, self._link, self._extra = config, link, extra
@@ -66,11 +78,17 @@ class LearnerLoop:
         self._streams = open_streams(parts.plan, address, self._monitor)
         self.learner = Learner(parts.agent, make_sources(parts.plan, self._streams), config.learner, config.seed)
         found = latest_checkpoint(parts.checkpoints)
+        newest = 0 if found is None else found.step
+        if step is not None and newest != step:
+            raise ValueError(
+                f"the run goes on from step {step}, and where the learner runs the newest whole checkpoint in "
+                f"{parts.checkpoints} is of step {newest}: the run's folder must be the same on all machines"
+            )
         if found is not None:
             restore_checkpoint(found, self.learner)
             log.info("restored %s", found.folder)
         # Continue above every version that anybody has seen: the checkpoint's, and what was published after it.
-        self.learner.version = max(self.learner.version, link.version())
+        self.learner.version = max(self.learner.version, link.version(), version)
         self._wanting: dict[str, int] = {}
         self._wanting_since = time.monotonic()
         self._lock = threading.Lock()
@@ -88,8 +106,8 @@ class LearnerLoop:
         self._published_at = -math.inf
         self.point()
 
-    def begin(self, stop: threading.Event) -> None:
-        """Wait until `ready`, and publish first weights; returns when ``stop``.
+    def begin(self, stop: threading.Event, progress: Callable[[], None] = lambda: None) -> None:
+        """Wait until `ready`, and publish first weights; returns when ``stop``. ``progress`` is told of new windows.
 
         Actors play once they have weights. Before the first update that would only slow the replayers down, so the
         first publication comes after the wait, unless it is the actors that are waited for.
@@ -99,7 +117,11 @@ class LearnerLoop:
         if any(source != "demonstrations" for _, source in self._first_keys()):
             self._publish()
         with Waiting("") as waiting:
+            since = self._wanting_since
             while not stop.is_set() and not self.ready():
+                if self._wanting_since != since:
+                    since = self._wanting_since
+                    progress()
                 waiting.what = f"replay server {self._monitor.address} to hold windows of {', '.join(self._wanting)}"
                 time.sleep(0.02)
         self.publish_if_due()
@@ -180,6 +202,8 @@ class LearnerLoop:
                 "failures": self.checkpoints.failures,
             },
             "checkpoint_failure": self.checkpoints.why,
+            "publication_failures": self._link.failures,
+            "publication_failure": self._link.why,
         }
         with self._lock:
             if step > self._pointed_step:

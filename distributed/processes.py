@@ -20,6 +20,7 @@ import ray
 from distributed.parameter_store import FlatWeights, ParameterStore, Published
 from distributed.plan import RunPlan
 from distributed.process_environment import be_nice, give_back_large_arrays
+from distributed.ray_state import machine
 from distributed.weight_exchange import Puller, RayWeightLink
 from replay.waiting import Waiting, waits
 
@@ -52,6 +53,7 @@ class _Shell:
         self._parts: Any = None
         self._rss_at = 0.0
         self._rss = 0.0
+        self._machine = machine()
         self._nice_later = nice if urgent else 0
         if not urgent:
             be_nice(nice)
@@ -105,6 +107,7 @@ class _Shell:
             "rss_mb": self._rss,
             "pid": os.getpid(),
             "host": socket.gethostname(),
+            "machine": self._machine,
         }
 
 
@@ -147,15 +150,21 @@ class LearnerProcess(_Shell):
 
         return make_learner_parts(self.plan, self._checkpoints)
 
-    def run(self, address: str, store: Any, extra: dict[str, Any]) -> dict[str, Any]:
-        """Learn until stopped or done. `save` writes the last checkpoint, once the actors' last counts are in."""
+    def run(
+        self, address: str, store: Any, extra: dict[str, Any], version: int = -1, step: int | None = None
+    ) -> dict[str, Any]:
+        """Learn until stopped or done. `save` writes the last checkpoint, once the actors' last counts are in.
+
+        ``version`` and ``step``: see `LearnerLoop`.
+        """
         from distributed.learner_loop import LearnerLoop
 
         self._extra = extra
         parts = self.built()
-        self._loop = loop = LearnerLoop(parts, address, RayWeightLink(store), lambda: self._extra)
+        link = RayWeightLink(store)
+        self._loop = loop = LearnerLoop(parts, address, link, lambda: self._extra, version=version, step=step)
         self.mark("waiting for data")
-        loop.begin(self.stopping)
+        loop.begin(self.stopping, self._progress)
         while not self.stopping.is_set() and not loop.done:
             try:
                 loop.step()
@@ -167,6 +176,9 @@ class LearnerProcess(_Shell):
             self.mark("learning")
         loop.close()
         return self.report()
+
+    def _progress(self) -> None:
+        self.beat += 1
 
     def stop(self) -> None:
         """Ask the loop to end, also while it waits for data."""

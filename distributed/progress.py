@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from distributed.counters import COUNTED, Counters
@@ -33,6 +33,7 @@ class Progress:
         self._started = time.monotonic()
         self._ended: float | None = None
         self.learner: dict[str, Any] = {}
+        self._version = -1
         self._learner_sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self._shares: dict[str, float] = defaultdict(float)
         self._updates_reported = 0
@@ -60,6 +61,11 @@ class Progress:
     def learner_steps(self) -> int:
         """Of the newest report; 0 before the first."""
         return int(self.learner.get("learner_steps", 0))
+
+    @property
+    def version(self) -> int:
+        """Highest version of weights that anybody has reported; -1 before the first."""
+        return self._version
 
     @property
     def environment_steps(self) -> int:
@@ -104,9 +110,12 @@ class Progress:
                 if scalar_name(name).startswith(("share/", "share_asked/")):
                     self._shares[scalar_name(name)] += value * updates
             self._updates_reported += updates
-        if report.get("checkpoint_failure", "") != self.learner.get("checkpoint_failure", ""):
-            log.error("a checkpoint was not written, and training goes on: %s", report["checkpoint_failure"])
+        for what, happened in (("checkpoint", "written"), ("publication", "taken")):
+            why = report.get(f"{what}_failure", "")
+            if why and why != self.learner.get(f"{what}_failure", ""):
+                log.error("a %s was not %s, and training goes on: %s", what, happened, why)
         self.learner = dict(report)
+        self._version = max(self._version, int(report["version"]))
 
     def share_gaps(self) -> list[str]:
         """Sources that got another share of all windows than was asked, in words; only empty tables are a reason."""
@@ -129,9 +138,15 @@ class Progress:
         actor, incarnation = report["actor_id"], report["incarnation"]
         self.counters.update(actor, incarnation, {name: report[name] for name in COUNTED})
         self._actors[actor] = {"task": task, **report}
+        self._version = max(self._version, int(report["policy_version"]))
         for episode in report["finished"]:
             self._episodes[task].append(episode)
             self._recent[task].append(episode.episode_return)
+
+    def keep_actors(self, present: Iterable[str]) -> None:
+        """Forget the last reports of actors that play no more; their counts stay."""
+        present = set(present)
+        self._actors = {actor: report for actor, report in self._actors.items() if actor in present}
 
     def of_replayer(self, replayer: str, report: Mapping[str, Any]) -> None:
         """Take a report of a demonstration replayer; its cursor is kept for a restart and a resume."""
@@ -194,6 +209,7 @@ class Progress:
             # A learner that was replaced goes back to its newest checkpoint.
             values["learner/steps_per_s"] = max(0.0, (self.learner_steps - before) / elapsed)
             values["learner/version"] = float(self.learner["version"])
+            values["learner/publication_failures"] = float(self.learner["publication_failures"])
             values |= {f"learner/checkpoint_{name}": float(n) for name, n in self.learner["checkpoints"].items()}
             counters = self.learner["counters"]
             values |= {f"counts/{name}": float(counters[name]) for name in ("online_windows_learned", "tokens_seen")}

@@ -11,14 +11,17 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
 from ray._private import ray_constants, services
+from ray.job_config import JobConfig
 
 from distributed.cluster_config import ClusterConfig
 from distributed.errors import ClowderError
@@ -29,6 +32,8 @@ from distributed.process_environment import PROCESS_ENVIRONMENT, WORKER_SETUP_HO
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 5.0
+START_SECONDS, SHUTDOWN_SECONDS = 240.0, 15.0
+"""After which the processes of a private Ray are killed that does not start or end."""
 ROOM_CPUS = 16
 """That a private Ray declares beyond what a run asks for at first, so that `clowder fleet` can add actors."""
 AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -72,12 +77,15 @@ def connect(cluster: ClusterConfig, cpus: float) -> None:
         start_private(num_cpus, cluster.object_store_megabytes)
         return
     _check_reachable(cluster.address)
+    # A Ray client sends it to a server that may not have our packages, and leaves the current folder out by itself.
+    job = JobConfig() if cluster.address.startswith("ray://") else OwnPath()
     try:
         ray.init(
             address=cluster.address,
             log_to_driver=False,
             logging_level=logging.ERROR,
             runtime_env={"env_vars": PROCESS_ENVIRONMENT, "worker_process_setup_hook": WORKER_SETUP_HOOK},
+            job_config=job,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ClowderError(
@@ -99,7 +107,7 @@ def start_private(num_cpus: int, object_store_megabytes: int) -> None:
     folder = _own_folder()
     _set_token()
     try:
-        with _on_loopback():
+        with _on_loopback(), _killed_after(START_SECONDS):
             ray.init(
                 address="local",
                 num_cpus=num_cpus,
@@ -110,14 +118,40 @@ def start_private(num_cpus: int, object_store_megabytes: int) -> None:
                 _node_ip_address="127.0.0.1",
                 _temp_dir=str(folder),
                 runtime_env={"worker_process_setup_hook": WORKER_SETUP_HOOK},
+                job_config=OwnPath(),
             )
         _guardian = _guardian or Guardian()
-    except (OSError, ValueError, RuntimeError) as error:  # ConnectionError and TimeoutError are OSErrors
+    except Exception as error:  # Ray raises a plain one where a process of its own does not answer in time
         leave()
         why = str(error).partition("\n")[0]
         raise ClowderError(
             f"Ray did not start on this machine: {why}; see `clowder doctor`, and whether /tmp and /dev/shm have room"
         ) from error
+
+
+class OwnPath(JobConfig):
+    """Has the workers import from where this process does.
+
+    By itself Ray puts the current folder first on their path, and that may be the run folder of somebody else with a
+    ``torch.py`` in it. The folder stays where this process imports from it too, as with ``PYTHONPATH=.``.
+    """
+
+    def _get_proto_job_config(self) -> Any:
+        ours = {os.path.abspath(each) for each in sys.path}
+        self._py_driver_sys_path = [each for each in self._py_driver_sys_path if each in ours]
+        return super()._get_proto_job_config()
+
+
+@contextlib.contextmanager
+def _killed_after(seconds: float) -> Iterator[None]:
+    """Kill the processes of a private Ray where the block takes longer: what waits for them then comes back."""
+    timer = threading.Timer(seconds, lambda: _kill(_own_processes()))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextlib.contextmanager
@@ -219,18 +253,16 @@ _guardian: Guardian | None = None
 
 
 def leave() -> None:
-    """Disconnect; a private Ray ends with all its processes before this returns, within a few seconds."""
+    """Disconnect; a private Ray ends with all its processes before this returns: within a few seconds, or, where it
+    stands still, soon after `SHUTDOWN_SECONDS`."""
     global _guardian
-    if not ray.is_initialized():
-        _forget_token()
-        return
+    started = _own_processes()
+    if ray.is_initialized():
+        with _killed_after(SHUTDOWN_SECONDS):
+            ray.shutdown()
     # Ray sends its processes a signal and does not wait: one in the middle of an import may outlive us.
-    started = [process for process in psutil.Process().children(recursive=True) if _is_rays(process)]
-    ray.shutdown()
     _, late = psutil.wait_procs(started, timeout=2.0)
-    for process in late:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
+    _kill(late)
     psutil.wait_procs(late, timeout=2.0)
     if _guardian is not None:
         _guardian.dismiss()
@@ -238,9 +270,21 @@ def leave() -> None:
     _forget_token()
 
 
+def _own_processes() -> list[psutil.Process]:
+    """Those of Ray that this process started, directly or not."""
+    return [process for process in psutil.Process().children(recursive=True) if _is_rays(process)]
+
+
 def _is_rays(process: psutil.Process) -> bool:
     try:
         words = process.cmdline()
     except psutil.Error:
         return False
-    return any(word.startswith("ray::") or os.sep + "ray" + os.sep in word for word in words)
+    folder = os.path.join(os.path.dirname(ray.__file__), "")
+    return any(word.startswith(("ray::", folder)) for word in words)
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()

@@ -187,6 +187,17 @@ class RunFolder:
         finite = {key: value for key, value in metrics.items() if value == value and abs(value) != float("inf")}
         write_whole(self.status, json.dumps({"phase": phase, "updated_at": time.time(), "metrics": finite}))
 
+    def write_end(self, phase: str) -> None:
+        """Say with which phase the coordinator ends; the metrics stay. On a full disk too: the former text is then
+        overwritten, which takes no room."""
+        status = self.read_status()
+        try:
+            self.write_status(phase, status["metrics"])
+        except OSError:
+            text = json.dumps(status | {"phase": phase, "updated_at": int(time.time())})
+            with self.status.open("r+") as file:
+                file.write(text.ljust(self.status.stat().st_size))
+
     def read_status(self) -> dict[str, Any]:
         """Newest phase and metrics; what is still said to go on in a dead process reads ``died``."""
         status = read_json(self.status) or {"phase": "created", "updated_at": 0.0, "metrics": {}}
@@ -207,7 +218,7 @@ class RunFolder:
                 ) from None
             file.truncate(0)
             me = psutil.Process()
-            json.dump({"pid": me.pid, "started": me.create_time(), "host": socket.gethostname()}, file)
+            json.dump({"pid": me.pid, "started": _beginning(me), "host": socket.gethostname()}, file)
             file.flush()
             try:
                 yield
@@ -221,11 +232,10 @@ class RunFolder:
             return None
         try:
             process = psutil.Process(int(said["pid"]))
-            # Start times come from the kernel's clock ticks: equal to within rounding for the same process.
-            if abs(process.create_time() - float(said["started"])) > 1.0 or process.status() == psutil.STATUS_ZOMBIE:
+            if not _began(process, said["started"]) or process.status() == psutil.STATUS_ZOMBIE:
                 return None
             return process
-        except (psutil.Error, KeyError, ValueError):
+        except (psutil.Error, KeyError, TypeError, ValueError):
             return None
 
     def stop(self, deadline: float) -> bool:
@@ -275,6 +285,27 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return data if isinstance(data, dict) else None
+
+
+def _beginning(process: psutil.Process) -> str | float:
+    """When a process began, to tell it from a later one with its id: the boot, and the kernel's ticks since then.
+
+    The wall clock does not come in, which may be set while the process lives. Where there is no /proc: psutil's time.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        stat = Path(f"/proc/{process.pid}/stat").read_bytes()
+    except OSError:
+        return process.create_time()
+    # proc(5): the 22nd field; the second, a name in parentheses, may hold anything.
+    return f"{boot} {int(stat.rpartition(b')')[2].split()[19])}"
+
+
+def _began(process: psutil.Process, said: str | float) -> bool:
+    """Whether `_beginning` said so; earlier versions wrote psutil's time."""
+    if isinstance(said, str):
+        return _beginning(process) == said
+    return abs(process.create_time() - said) <= 1.0
 
 
 def _start(command_line: Sequence[str], changed: Sequence[str]) -> dict[str, Any]:

@@ -21,7 +21,15 @@ LOST_AFTER_SECONDS = 30.0
 
 
 class WeightLink(Protocol):
-    """What a learner or an actor holds of the store."""
+    """What a learner or an actor holds of the store.
+
+    Attributes:
+        failures: publications that did not arrive or were not taken.
+        why: of the last of them, in words.
+    """
+
+    failures: int
+    why: str
 
     def version(self) -> int:
         """Of the newest publication; -1 before the first."""
@@ -48,6 +56,8 @@ class RayWeightLink:
         self._publishing: Any = None
         self._asking: Any = None
         self._sent_at = self._asked_at = 0.0
+        self._sent = -1
+        self.failures, self.why = 0, ""
 
     def version(self) -> int:
         """See `WeightLink`; waits up to 30 s, and says -1 where the store does not answer."""
@@ -60,13 +70,27 @@ class RayWeightLink:
 
     def ready(self) -> bool:
         """See `WeightLink`."""
-        if self._publishing is None or time.monotonic() - self._sent_at > LOST_AFTER_SECONDS:
+        if self._publishing is None:
             return True
-        return bool(ray.wait([self._publishing], timeout=0)[0])
+        if ray.wait([self._publishing], timeout=0)[0]:
+            try:
+                if not ray.get(self._publishing, timeout=1.0):
+                    self._failed("the parameter store has a higher one")
+            except ray.exceptions.RayError as error:
+                self._failed(" ".join(str(error).split()))
+        elif time.monotonic() - self._sent_at > LOST_AFTER_SECONDS:
+            self._failed(f"no answer for {LOST_AFTER_SECONDS:g} s")
+        else:
+            return False
+        self._publishing = None
+        return True
+
+    def _failed(self, why: str) -> None:
+        self.failures, self.why = self.failures + 1, f"version {self._sent}: {why}"
 
     def publish(self, version: int, weights: FlatWeights) -> None:
         """See `WeightLink`."""
-        self._sent_at = time.monotonic()
+        self._sent, self._sent_at = version, time.monotonic()
         self._publishing = self._store.publish.remote(version, weights, time.time())
 
     def newest(self, version: int) -> Published | None:
@@ -95,6 +119,7 @@ class LocalWeightLink:
 
     def __init__(self, store: ParameterStore) -> None:
         self._store = store
+        self.failures, self.why = 0, ""
 
     def version(self) -> int:
         """See `WeightLink`."""
@@ -106,7 +131,8 @@ class LocalWeightLink:
 
     def publish(self, version: int, weights: FlatWeights) -> None:
         """See `WeightLink`."""
-        self._store.publish(version, weights, time.time())
+        if not self._store.publish(version, weights, time.time()):
+            self.failures, self.why = self.failures + 1, f"version {version}: the store has a higher one"
 
     def newest(self, version: int) -> Published | None:
         """See `WeightLink`."""

@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,9 @@ log = logging.getLogger(__name__)
 
 MANIFEST, OPTIMISER, STATE, REPLAY = "MANIFEST.json", "optimiser.safetensors", "state.json", "replay"
 OBJECTIVE = "objective.safetensors"
+"""What the objective keeps between updates; not there where it keeps nothing."""
 ADAM = ("step", "exp_avg", "exp_avg_sq")
 """What the optimiser keeps of each parameter."""
-"""What the objective keeps between updates; not there where it keeps nothing."""
 REQUIRED = {WEIGHTS_FILE, AGENT_FILE, TEXT_FILE, OPTIMISER, STATE}
 NEWEST, BEST = "newest", "best"
 _ASIDE = "tmp-"
@@ -118,7 +118,9 @@ class Checkpoint:
 
     def state(self) -> dict[str, Any]:
         """``counters`` of the learner and ``extra`` of whoever saved it."""
-        return dict(json.loads((self.folder / STATE).read_text()))
+        path = self.folder / STATE
+        with _reading(path):
+            return dict(json.loads(path.read_text()))
 
     @property
     def extra(self) -> dict[str, Any]:
@@ -128,12 +130,21 @@ class Checkpoint:
     def replay(self) -> Path | None:
         """Folder of the contents of replay, for `replay.server`; None where they were not saved or were let go.
 
-        Contents that are not as the manifest says raise ValueError, naming the file.
+        Contents that are not as the manifest says raise ValueError, naming the file; so does a file among them that
+        it does not name, since the server reads whatever lies there.
         """
-        if self.tables is None or not (self.folder / REPLAY).is_dir():
+        contents = self.folder / REPLAY
+        with _reading(contents):
+            if not contents.is_dir():
+                return None
+            files = [path for path in contents.rglob("*") if path.is_symlink() or not path.is_dir()]
+        for path in files:
+            if str(path.relative_to(self.folder)) not in self.replay_files:
+                raise ValueError(f"{path} is not named by {MANIFEST}: no part of this checkpoint; remove it")
+        if self.tables is None:
             return None
         _check_files(self.folder, self.replay_files)
-        return self.folder / REPLAY
+        return contents
 
 
 def write_checkpoint(parent: Path, snapshot: Snapshot, save_replay: SaveReplay | None = None) -> Path:
@@ -210,7 +221,9 @@ def restore_checkpoint(checkpoint: Checkpoint, learner: Learner) -> None:
     A checkpoint of another model shape raises ValueError with the reason.
     """
     folder = checkpoint.folder
-    load_weights(learner.agent, read_weights(folder))
+    with _reading(folder / WEIGHTS_FILE):
+        weights = read_weights(folder)
+    load_weights(learner.agent, weights)
     tensors = _read_tensors(folder / OPTIMISER)
     parameters = dict(learner.agent.named_parameters())
     names = {key.partition("/")[2] for key in tensors}
@@ -234,9 +247,19 @@ def restore_checkpoint(checkpoint: Checkpoint, learner: Learner) -> None:
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
-        return dict(safetensors.torch.load_file(path))
+        with _reading(path):
+            return dict(safetensors.torch.load_file(path))
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}); use an earlier checkpoint") from None
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn OSError into ValueError, naming the file: a disk that fails, or a learner that removes the checkpoint."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error}); use an earlier checkpoint") from error
 
 
 def whole_checkpoints(parent: Path) -> list[Path]:
@@ -246,9 +269,16 @@ def whole_checkpoints(parent: Path) -> list[Path]:
     found = []
     for path in parent.iterdir():
         name = _NAME.fullmatch(path.name)
-        if name and (path / MANIFEST).is_file():
+        if name and _has_manifest(path):
             found.append((int(name[1]), name[2] is None, path))
     return [path for *_, path in sorted(found)]
+
+
+def _has_manifest(folder: Path) -> bool:
+    try:
+        return (folder / MANIFEST).is_file()
+    except OSError:
+        return True  # `read_manifest` says what is amiss
 
 
 def latest_checkpoint(parent: Path, *, with_replay: bool = False) -> Checkpoint | None:
@@ -256,9 +286,12 @@ def latest_checkpoint(parent: Path, *, with_replay: bool = False) -> Checkpoint 
 
     ``with_replay``: the newest that also has contents of replay, as its manifest says.
     """
-    for folder in reversed(whole_checkpoints(parent)):
+    passed: set[Path] = set()
+    # Listed anew each time: a learner may have written one, and retired others, meanwhile.
+    while left := [folder for folder in whole_checkpoints(parent) if folder not in passed]:
+        passed.add(left[-1])
         try:
-            checkpoint = open_checkpoint(folder)
+            checkpoint = open_checkpoint(left[-1])
             if with_replay and checkpoint.replay() is None:
                 continue
         except ValueError as error:
@@ -293,19 +326,23 @@ def named_checkpoint(parent: Path, name: str) -> Checkpoint | None:
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
-    """Check all files but the contents of replay; raise ValueError, naming the file, where one is not whole."""
+    """Check all files but the contents of replay; raise ValueError, naming the file, where one is not whole, cannot be
+    read, or is a part that the manifest does not name. What is no part of a checkpoint is not looked at.
+    """
     manifest = read_manifest(folder)
     files = manifest["sha256"]
     missing = REQUIRED - files.keys()
     if missing:
         raise ValueError(f"{folder / MANIFEST} does not name {', '.join(sorted(missing))}; use an earlier checkpoint")
     _check_files(folder, files)
+    if OBJECTIVE not in files and os.path.lexists(folder / OBJECTIVE):
+        raise ValueError(f"{folder / OBJECTIVE} is not named by {MANIFEST}: no part of this checkpoint; remove it")
     replay = manifest.get("replay") or {"tables": None, "sha256": {}}
     checkpoint = Checkpoint(folder, manifest["step"], manifest.get("score"), replay["tables"], replay["sha256"])
     try:
         counted = checkpoint.state()["counters"]["step_count"]
-    except (ValueError, TypeError, KeyError):
-        raise ValueError(f"{folder / STATE} is no state of a learner; use an earlier checkpoint") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{folder / STATE} is no state of a learner ({error}); use an earlier checkpoint") from None
     if not checkpoint.step == counted == int(folder.name.partition(".")[0]):
         raise ValueError(
             f"{folder} holds a manifest of step {checkpoint.step} and counters of step {counted}: its parts do not "
@@ -344,7 +381,9 @@ def _are_hashes(files: object) -> bool:
 def _check_files(folder: Path, hashes: Mapping[str, str]) -> None:
     for name, expected in hashes.items():
         path = folder / name
-        if not path.is_file() or file_hash(path) != expected:
+        with _reading(path):
+            whole = path.is_file() and file_hash(path) == expected
+        if not whole:
             raise ValueError(f"{path} is missing, truncated or changed; use an earlier checkpoint")
 
 

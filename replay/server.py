@@ -60,7 +60,10 @@ class ServerHandle:
         self.stop()
 
     def stop(self, deadline: float = 5.0) -> None:
-        """End the process: by SIGTERM, and by SIGKILL where that does not do within ``deadline`` seconds."""
+        """End the process: by SIGTERM, and by SIGKILL where that does not do within ``deadline`` seconds.
+
+        One that the kernel does not let go of in as many seconds more, since it waits for a disk, is left to it.
+        """
         if self.alive():
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGTERM)
@@ -68,7 +71,8 @@ class ServerHandle:
                 self._process.wait(deadline)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-                self._process.wait(deadline)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(deadline)
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 with contextlib.suppress(OSError):
@@ -140,7 +144,7 @@ def _start(order: ServerOrder, deadline: float, generation: int, log: Path | Non
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     with log.open("a+b") if log else tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "replay.server_process"],
+            [sys.executable, "-P", "-m", "replay.server_process"],  # -P: nothing is imported from the current folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=output,
@@ -149,11 +153,9 @@ def _start(order: ServerOrder, deadline: float, generation: int, log: Path | Non
         host = socket.gethostname() if order.host == "0.0.0.0" else order.host
         server = ServerHandle(process, f"{host}:{order.port}", generation, log)
         try:
-            assert process.stdin is not None
-            process.stdin.write(order.dumps().encode() + b"\n")
-            process.stdin.flush()
+            _write_order(process, order.dumps().encode() + b"\n", deadline)
             answer = _read_answer(process, deadline)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
             server.stop(1.0)
             output.seek(0)
             last_words = b"\n".join(output.read().splitlines()[-10:]).decode(errors="replace")
@@ -166,6 +168,17 @@ def _start(order: ServerOrder, deadline: float, generation: int, log: Path | Non
         raise ReplayServerError(f"the replay server did not start: {answer['error']}")
     server.restored = bool(answer["restored"])
     return server
+
+
+def _write_order(process: subprocess.Popen[bytes], order: bytes, deadline: float) -> None:
+    """Write to the server's stdin; TimeoutError where it does not read in time what a pipe does not hold."""
+    assert process.stdin is not None
+    while order:
+        _, ready, _ = select.select([], [process.stdin], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            raise TimeoutError("it did not read its order within replay.start_deadline")
+        # So many bytes never wait where a pipe is ready.
+        order = order[os.write(process.stdin.fileno(), order[: select.PIPE_BUF]) :]
 
 
 def _read_answer(process: subprocess.Popen[bytes], deadline: float) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The replay server: one Reverb server in an OS process of its own (``python -m replay.server_process``).
+"""The replay server: one Reverb server in an OS process of its own (``python -P -m replay.server_process``).
 
 Its parent writes one line of JSON to its stdin, reads one line of JSON from its stdout when it is ready, and holds
 stdin open for as long as the server shall live: the server ends at the end of that stream, when its parent is gone, or
@@ -121,14 +121,30 @@ def _serve(order: ServerOrder) -> tuple[Any, bool]:
         server = reverb.Server(tables, order.port, checkpointer)
     except ValueError as error:  # all that Reverb says is "Failed to BuildAndStart gRPC server"
         raise OSError(f"replay.port={order.port} on {order.host} could not be listened on ({error})") from error
-    found = listening_addresses(order.port)
-    if found and found != {order.host}:
+    try:
+        check_listens_on(order.host, order.port)
+    except OSError:
         server.Stop()
+        raise
+    return server, restored
+
+
+def check_listens_on(host: str, port: int) -> None:
+    """Raise OSError unless the kernel's own list says that ``host`` is the one address that is listened on at ``port``.
+
+    A list that does not name the port at all says nothing of who gets in, so that is refused too.
+    """
+    found = listening_addresses(port)
+    if not found:
         raise OSError(
-            f"Reverb listens on {sorted(found)} rather than on {order.host} alone; "
+            f"the kernel's list of listening sockets (/proc/self/net/tcp and tcp6) does not name port {port}, so it is "
+            f"not known whether Reverb listens on {host} alone; is /proc mounted here, and readable?"
+        )
+    if found != {host}:
+        raise OSError(
+            f"Reverb listens on {sorted(found)} rather than on {host} alone; "
             "set replay.host=0.0.0.0 and replay.allow_public=true if every interface is meant"
         )
-    return server, restored
 
 
 def main() -> None:

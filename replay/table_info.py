@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import struct
 import threading
 import time
@@ -10,6 +11,8 @@ from typing import Any
 
 from replay import reverb_client
 from replay.native_thread import NativeThread
+
+log = logging.getLogger(__name__)
 
 _POLL_DEADLINE = 2.0
 _AGAIN_SECONDS = 0.2
@@ -82,12 +85,13 @@ class ReplayMonitor:
     """Looks at all tables of a server every ``poll_seconds``, in a daemon thread; readers never wait.
 
     Attributes:
-        failures: looks in a row that got no answer; 0 while all is well.
+        failures: looks in a row that got no answer, or none that can be read; 0 while all is well.
+        why: what was wrong at the last of them.
     """
 
     def __init__(self, address: str, poll_seconds: float = 1.0, loader: str = "auto") -> None:
         self.address = address
-        self.failures = 0
+        self.failures, self.why = 0, ""
         self._poll_seconds = poll_seconds
         self._loader = loader
         self._info: ReplayInfo = {}
@@ -122,13 +126,17 @@ class ReplayMonitor:
         return self._info[table].size if table in self._info else 0
 
     def _run(self, stopping: threading.Event) -> None:
-        client = reverb_client.new_client(self.address, self._loader)
+        client = None
         while not stopping.is_set():
             try:
+                client = client or reverb_client.new_client(self.address, self._loader)
                 info = poll_client(client, self.address, _POLL_DEADLINE)
                 self.failures = 0
-            except ReplayUnavailable:
+            except Exception as error:  # without this thread nobody would see that the server hangs
+                self.why = str(error) if isinstance(error, ReplayUnavailable) else f"{type(error).__name__}: {error}"
                 self.failures += 1
+                if self.failures == 1 and not isinstance(error, ReplayUnavailable):
+                    log.warning("the look at the replay server %s failed: %s", self.address, self.why)
             else:
                 with self._news:
                     self._info, self._at = info, time.monotonic()

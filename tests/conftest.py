@@ -16,6 +16,8 @@ settings.load_profile("clowder")
 FLEETS = (
     "test_coordinator.py",
     "test_explore.py",
+    "test_final_evaluation.py",
+    "test_fleet.py",
     "test_recording.py",
     "test_ray_cluster.py",
     "test_ray_itself.py",
@@ -23,6 +25,7 @@ FLEETS = (
     "test_lost_machine.py",
     "test_supervision.py",
     "test_watchdog.py",
+    "test_what_else_dies.py",
 )
 
 

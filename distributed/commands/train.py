@@ -115,6 +115,7 @@ def _resume(arguments: argparse.Namespace) -> int:
 def _train(plan: RunPlan, config: TrainConfig, made: RunFolder, resume: bool) -> int:
     from distributed.console import printer
     from distributed.coordinator import train
+    from distributed.errors import Failure
     from distributed.learning_curves import draw
     from distributed.result import print_result
 
@@ -123,15 +124,23 @@ def _train(plan: RunPlan, config: TrainConfig, made: RunFolder, resume: bool) ->
         try:
             result = train(config, made, resume, plan)
         except KeyboardInterrupt:
-            made.write_status("interrupted", made.read_status()["metrics"])
+            made.write_end("interrupted")
             print(f"clowder train: interrupted; go on with: clowder train --resume {made.path}", file=sys.stderr)
             return 130
         except BaseException:
-            made.write_status("failed", made.read_status()["metrics"])
+            made.write_end("failed")
             raise
-        result.write(made.result)
-        draw(made.metrics, made.curves, result)
-        made.write_status("finished", made.read_status()["metrics"])
+        try:
+            result.write(made.result)
+            draw(made.metrics, made.curves, result)
+        except OSError as error:
+            made.write_end("failed")
+            print_result(result, printer())
+            raise Failure(
+                f"the result above could not be written to {made.path}: {error}; make room, then evaluate again: "
+                f"clowder train --resume {made.path}"
+            ) from error
+        made.write_end("finished")
     print_result(result, printer())
     print(f"result: {made.result}   curves: {made.curves}")
     for task, why in result.failed.items():

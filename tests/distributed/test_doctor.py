@@ -1,9 +1,14 @@
 """Each check says what is wrong and what to do, on real processes."""
 
+import concurrent.futures
+import contextlib
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from distributed import doctor
@@ -39,9 +44,31 @@ def test_checks_pass_here(check):
     assert [finding.state for finding in check()] == ["ok"]
 
 
-def test_the_replay_server_answers():
+def test_the_replay_server_answers_on_loopback_alone():
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        check, listened = pool.submit(lambda: list(doctor.replay_server())), set()
+        while not check.done():
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):  # it has ended since
+                    listened |= {each.laddr.ip for each in process.net_connections("inet") if each.status == "LISTEN"}
+            time.sleep(0.02)
+        (finding,) = check.result(0)
+    assert finding.state == "ok" and "127.0.0.1:" in finding.found, finding
+    assert {address.removeprefix("::ffff:") for address in listened} == {"127.0.0.1"}
+
+
+def test_a_probe_imports_nothing_of_the_folder_for_temporary_files_nor_of_the_current_one(tmp_path, monkeypatch):
+    for name in ("json", "numpy", "reverb", "replay"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.chdir(tmp_path)
+    assert tempfile.gettempdir() == str(tmp_path)
+    assert doctor.probe("import json, os; print(os.getcwd().startswith(os.environ['TMPDIR']))") == (True, "True\n")
+    assert not doctor.import_failures(["json", "numpy"])
     (finding,) = doctor.replay_server()
     assert finding.state == "ok", finding
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["json.py", "numpy.py", "replay.py", "reverb.py"]
 
 
 def test_import_failures_survive_an_abort(tmp_path, monkeypatch):

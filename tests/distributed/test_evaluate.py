@@ -1,6 +1,7 @@
 """``clowder evaluate`` and ``play`` on a run whose checkpoint was never trained."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from agent.agent import Agent
 from distributed.cli import main
 from distributed.compose import compose
 from distributed.config import to_dict
+from distributed.evaluation import Round, evaluate_task
 from distributed.plan import make_plan
 from distributed.run_expert import expert_of
 from distributed.run_folder import RunFolder
+from distributed.trained_run import TrainedRun
 from learner.batch_source import TaskSources
 from learner.checkpoint import take_snapshot, write_checkpoint
 from learner.learner import Learner
@@ -61,6 +64,29 @@ def test_a_checkpoint_is_named(run: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_the_same_seeds_and_decoding_give_the_same_returns(run: Path) -> None:
     words = ["--seed", "11", "evaluation.decoding.discrete=greedy"]
     assert evaluate(run, *words)["tasks"] == evaluate(run, *words)["tasks"]
+
+
+def test_a_video_that_cannot_be_written_costs_no_scores(
+    run: Path, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = TrainedRun.load(str(run), [], [])
+
+    def played(video: Path | None) -> Round:
+        (actor,) = trained.config.actors.values()
+        decoding = trained.config.evaluation.decoding
+        return evaluate_task(trained.agent, 3, actor, decoding, episodes=2, first_seed=5, seconds=60, video=video)
+
+    whole = played(small_disk / "whole.mp4")
+    assert whole.video == str(small_disk / "whole.mp4") and Path(whole.video).stat().st_size and not whole.no_video
+    (tmp_path / "file").write_text("")
+    beside_a_file = played(tmp_path / "file" / "video.mp4")
+    (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    full = played(small_disk / "full.mp4")
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/bin/false")
+    without_encoder = played(tmp_path / "video.mp4")
+    for failed in (beside_a_file, full, without_encoder):
+        assert failed.returns == whole.returns and len(failed.returns) == 2
+        assert failed.video is None and "Error" in failed.no_video, failed.no_video
 
 
 def test_a_prompt_is_read(run: Path) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import grpc
@@ -15,6 +16,7 @@ from distributed import ray_cluster
 from distributed.errors import ClowderError
 from distributed.ray_cluster import AUTHENTICATION, leave, start_private
 
+ROOT = Path(__file__).parents[2]
 SERVICES = (
     "NodeInfoGcsService/GetAllNodeInfo", "InternalKVGcsService/InternalKVGet", "NodeManagerService/GetNodeStats",
     "CoreWorkerService/PushTask", "ObjectManagerService/Pull",
@@ -34,6 +36,7 @@ def test_a_ray_that_does_not_start_is_a_clear_error():
     with pytest.raises(ClowderError, match=r"Ray did not start on this machine: .*minimum allowed.*clowder doctor"):
         start_private(num_cpus=1, object_store_megabytes=1)
     assert not ray.is_initialized()
+    assert not ray_cluster._own_processes()
     assert not set(AUTHENTICATION) & os.environ.keys()
 
 
@@ -119,3 +122,57 @@ def test_a_folder_that_others_may_enter_is_refused(tmp_path, monkeypatch):
     (tmp_path / f"clowder-{os.getuid()}").mkdir(mode=0o755)
     with pytest.raises(ClowderError, match="not a folder of yours alone"):
         start_private(num_cpus=1, object_store_megabytes=80)
+
+
+DRIVER = """
+import ray
+from distributed.ray_cluster import leave, start_private
+
+class Worker:
+    def work(self):
+        import importlib, sys
+        return [importlib.import_module(name).__file__ for name in ("json", "numpy", "safetensors")], sys.path
+
+start_private(num_cpus=1, object_store_megabytes=80)
+try:
+    files, path = ray.get(ray.remote(Worker).remote().work.remote(), timeout=60)
+    print(*files, *path, sep="\\n")
+finally:
+    leave()
+"""
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_workers_import_from_the_current_folder_only_where_this_process_does(tmp_path, chosen):
+    """As the `clowder` program is started: Python then puts the program's folder on its path, not the current one."""
+    foreign = tmp_path / "foreign"
+    for name in ("json", "numpy", "torch", "safetensors", "psutil", "ray", "distributed"):
+        (foreign / name).mkdir(parents=True)
+        if not chosen:
+            (foreign / name / "__init__.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "driver.py").write_text(DRIVER)
+    own = {"PYTHONPATH": os.pathsep.join(["."] * chosen + [str(ROOT)])}
+    done = subprocess.run(
+        [sys.executable, tmp_path / "bin" / "driver.py"],
+        cwd=foreign, env=os.environ | own, capture_output=True, text=True, timeout=110,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "ran").exists()
+    assert (str(foreign) in done.stdout.splitlines()) == chosen
+
+
+def test_a_ray_that_stands_still_is_left_all_the_same(monkeypatch):
+    monkeypatch.setattr(ray_cluster, "SHUTDOWN_SECONDS", 2.0)
+    try:
+        start_private(num_cpus=1, object_store_megabytes=80)
+        started = ray_cluster._own_processes()
+        stopped = [each for each in started if each.name() in ("gcs_server", "raylet")]
+        assert len(stopped) == 2
+        for process in stopped:
+            process.suspend()
+    finally:
+        begin = time.monotonic()
+        leave()
+    assert time.monotonic() - begin < 60.0  # `ray.shutdown` alone waits for as long as they stand still
+    assert not ray.is_initialized() and not any(each.is_running() for each in started)

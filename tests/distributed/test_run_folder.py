@@ -1,10 +1,13 @@
 """Run folders: what is written, who owns one, and how a real coordinator process is found and stopped."""
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -12,7 +15,7 @@ import pytest
 from distributed.compose import compose
 from distributed.config import to_dict
 from distributed.errors import RunFolderError
-from distributed.run_folder import RunFolder, check_name, default_name, write_whole
+from distributed.run_folder import RunFolder, _beginning, check_name, default_name, write_whole
 
 # Stands where a coordinator would: holds the claim, says so, and ends on SIGINT as `clowder train` does.
 HOLDER = """
@@ -177,6 +180,74 @@ def test_a_reused_process_id_is_not_taken_for_the_coordinator(run):
     run.coordinator.write_text(json.dumps(data | {"host": "elsewhere"}))
     with pytest.raises(RunFolderError, match="elsewhere"):
         run.stop(1)
+
+
+def set_clock(monkeypatch, tmp_path, seconds):
+    """Have psutil see the kernel's boot time as it is after the wall clock was set, which moves it by as much."""
+    stat = Path("/proc/stat").read_text()
+    boot = int(re.search(r"btime (\d+)", stat)[1])
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "stat").write_text(stat.replace(f"btime {boot}", f"btime {boot + seconds}"))
+    for each in Path("/proc").iterdir():
+        if each.name != "stat":
+            (tmp_path / "proc" / each.name).symlink_to(each)
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="no /proc")
+def test_a_clock_that_is_set_does_not_hide_a_coordinator(run, hold, monkeypatch, tmp_path):
+    process = hold(run)
+    before = psutil.Process(process.pid).create_time()
+    set_clock(monkeypatch, tmp_path, 3600)
+    assert psutil.Process(process.pid).create_time() == pytest.approx(before + 3600)
+    assert run.process().pid == process.pid and run.read_status()["phase"] == "training"
+    assert run.stop(20)
+    assert process.wait(5) == 0 and run.process() is None
+
+
+def test_another_process_with_the_id_of_the_coordinator_is_not_taken_for_it(run):
+    sleeping = subprocess.Popen(["sleep", "60"])
+    try:
+        with run.claim():
+            mine = json.loads(run.coordinator.read_text())
+        assert run.process() is None  # the claim is over
+        began = _beginning(psutil.Process(sleeping.pid))
+        theirs = mine | {"pid": sleeping.pid, "started": began}
+        run.coordinator.write_text(json.dumps(theirs))
+        assert run.process() == psutil.Process(sleeping.pid)
+        boot, ticks = began.split()
+        for other in (mine["started"], f"{boot} {int(ticks) - 1}", f"{boot[::-1]} {ticks}", "", None, [], {}):
+            run.coordinator.write_text(json.dumps(theirs | {"started": other}))
+            assert run.process() is None, other
+        # As it was written before: psutil's time.
+        run.coordinator.write_text(json.dumps(theirs | {"started": psutil.Process(sleeping.pid).create_time()}))
+        assert run.process() == psutil.Process(sleeping.pid)
+        run.coordinator.write_text(json.dumps(theirs))
+        sleeping.kill()
+        while psutil.Process(sleeping.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        assert run.process() is None
+    finally:
+        sleeping.kill()
+        sleeping.wait(10)
+    assert run.process() is None
+
+
+def test_the_end_is_said_on_a_full_disk(small_disk):
+    run = RunFolder.create(small_disk / "full", {"seed": 0}, [])
+    metrics = {f"metric/{number}": number / 7 for number in range(300)}
+    run.write_status("evaluating", metrics)
+    with (small_disk / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(2**16))
+    with pytest.raises(OSError, match="No space left"):
+        run.write_status("failed", metrics)
+    for phase in ("failed", "interrupted"):
+        run.write_end(phase)
+        assert run.read_status()["phase"] == phase and run.read_status()["metrics"] == metrics
+    (small_disk / "filler").unlink()
+    run.write_end("finished")
+    assert json.loads(run.status.read_text())["phase"] == "finished" and run.read_status()["metrics"] == metrics
 
 
 def test_write_whole_leaves_nothing_beside(tmp_path):

@@ -45,14 +45,17 @@ def test_an_actor_of_a_machine_that_is_gone_starts_again_on_another(cartpole_set
             wait_for(lambda: metrics().get("environment_steps"), process, tmp_path)
             if announced:
                 take_away(cluster, machine)
+                wait_for(lambda: "cartpole_v1-0 moves" in run.log.read_text(), process, tmp_path)
                 time.sleep(5)  # a notice is given some time before; then nothing new is put there
             cluster.remove_node(machine, allow_graceful=False)
-            wait_for(lambda: "cartpole_v1-0 died" in run.log.read_text(), process, tmp_path)
+            if not announced:
+                wait_for(lambda: "cartpole_v1-0 died" in run.log.read_text(), process, tmp_path)
             taken, learned = metrics()["environment_steps"], metrics()["learner_steps"]
             wait_for(lambda: metrics()["learner_steps"] > learned + 20, process, tmp_path)  # it waits for nobody
             cluster.add_node(**MACHINE)
             wait_for(lambda: "cartpole_v1-0 is back" in run.log.read_text(), process, tmp_path)
             wait_for(lambda: metrics()["environment_steps"] > taken + 20, process, tmp_path)
+            assert ("cartpole_v1-0 died" in run.log.read_text()) != announced
             started = descendants(process.pid)
             process.terminate()
             assert process.wait(60) == INTERRUPTED, output(tmp_path)

@@ -1,6 +1,7 @@
 """No call in the project can wait without an end, but for a short list of those that somebody else bounds.
 
 An entry of the list that is no longer needed fails. `with lock:` is not looked for: what is done under a lock is short.
+Nor is what this process prints: who reads that, reads it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FLOORS = ("agent", "replay", "learner", "actors", "distributed", "configs", "benchmarks", "studies")
 
+WITH_RAY = (
+    "as long as Ray's control store stands still; Ray ends this process 60 s after it died (test_ray_itself.py), and "
+    "`Guardian` the others"
+)
 ALLOWED = {
     ("learner/learner.py", "Learner.step", "get"): "not a queue's: `BatchSource.get` has learner.data_deadline itself",
     ("actors/video.py", "write_video", "write_frames"): (
@@ -45,13 +50,38 @@ ALLOWED = {
     ("replay/server_process.py", "_serve", "Stop"): (
         "while nothing is served yet; the parent waits with replay.start_deadline and ends this process"
     ),
-    ("distributed/coordinator.py", "Coordinator._start", "ThreadPoolExecutor"): (
-        "its one call is start_replay_server, which replay.start_deadline bounds"
+    ("distributed/coordinator.py", "Coordinator.__init__", "ThreadPoolExecutor"): (
+        "`close` does not wait for it, and its one call is start_replay_server, which replay.start_deadline bounds"
     ),
     ("distributed/coordinator.py", "Coordinator._start", "result"): "only after `done`",
     ("distributed/processes.py", "ParameterStoreProcess.__init__", "ray.put"): (
         "in the parameter store's process; learner and actors wait for its answers at most LOST_AFTER_SECONDS"
     ),
+    ("distributed/exploration.py", "explore.end", "ray.kill"): "at once; for an actor not known yet, " + WITH_RAY,
+    ("distributed/recording.py", "Crew._died", "ray.kill"): "at once; for an actor not known yet, " + WITH_RAY,
+    ("distributed/fleet.py", "Fleet._check_progress", "ray.kill"): "at once; for an actor not known yet, " + WITH_RAY,
+    ("distributed/fleet.py", "Fleet._kill", "ray.kill"): "at once; for an actor not known yet, " + WITH_RAY,
+    ("distributed/ray_state.py", "machines", "ray.nodes"): WITH_RAY,
+    ("distributed/ray_state.py", "free_resources", "ray.available_resources"): WITH_RAY,
+    ("distributed/ray_state.py", "actor_process", "ray._private.state.actors"): WITH_RAY,
+    ("distributed/ray_state.py", "MachineWatch._run", "ray._private.state.state.get_draining_nodes"): (
+        "in a daemon thread that nobody waits for"
+    ),
+    ("distributed/ray_cluster.py", "start_private", "ray.init"): (
+        "Ray's own waits are of 30 s; after START_SECONDS the processes that it waits for are killed"
+    ),
+    ("distributed/ray_cluster.py", "connect", "ray.init"): (
+        "the cluster answered _check_reachable a moment ago; should it stand still since, " + WITH_RAY
+    ),
+    ("distributed/ray_cluster.py", "leave", "ray.shutdown"): (
+        "after SHUTDOWN_SECONDS the processes that it waits for are killed; of a cluster that was joined, " + WITH_RAY
+    ),
+    ("distributed/guardian.py", "Guardian.dismiss", "stdin.write"): "5 bytes, which an empty pipe holds",
+    ("distributed/guardian.py", "main", "os.read"): "only after `select`",
+    ("distributed/stop_request.py", "StopRequest._asked", "os.write"): "what this process prints, see above",
+    ("replay/server.py", "_write_order", "os.write"): "only after `select`, and no more than a ready pipe takes",
+    ("replay/server.py", "_read_answer", "os.read"): "only after `select`",
+    ("benchmarks/actor_memory.py", "main", "load"): "its parent writes the order at once, and bounds its life",
 }
 """(file, function, call) -> who bounds it."""
 
@@ -90,13 +120,30 @@ def _calls(node: ast.AST, within: tuple[str, ...], imported: dict[str, str]) -> 
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             inside = (*within, child.name)
         if isinstance(child, ast.Call):
-            first, dot, rest = ast.unparse(child.func).partition(".")
-            name = imported.get(first, first) + dot + rest
             for waits in (_by_full_name, _by_method):
-                if shown := waits(name, child):
+                if shown := waits(_name(child, imported), child):
                     yield ".".join(within) or "<module>", shown, child.lineno
                     break
+        elif isinstance(child, ast.With) and any(_is_popen(item.context_expr, imported) for item in child.items):
+            yield ".".join(within) or "<module>", "with Popen", child.lineno
+        elif isinstance(child, ast.For) and _last(ast.unparse(child.iter)) in PIPES:
+            yield ".".join(within) or "<module>", f"for {_last(ast.unparse(child.iter))}", child.lineno
         yield from _calls(child, inside, imported)
+
+
+def _name(call: ast.Call, imported: dict[str, str]) -> str:
+    """Full name of what is called, through the module's imports."""
+    first, dot, rest = ast.unparse(call.func).partition(".")
+    return imported.get(first, first) + dot + rest
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _is_popen(node: ast.expr, imported: dict[str, str]) -> bool:
+    """Leaving its `with` waits for the process."""
+    return isinstance(node, ast.Call) and _last(_name(node, imported)) == "Popen"
 
 
 def _given(call: ast.Call, position: int, *keywords: str) -> bool:
@@ -118,6 +165,14 @@ FULL_NAMES = {
     "ray.get": 99,
     "ray.wait": 99,
     "ray.put": None,
+    "ray.init": None,
+    "ray.shutdown": None,
+    "ray.kill": None,
+    "ray.nodes": None,
+    "ray.available_resources": None,
+    "ray.cluster_resources": None,
+    "ray._private.state.actors": None,
+    "ray._private.state.state.get_draining_nodes": None,
     "subprocess.run": 99,
     "subprocess.call": 99,
     "subprocess.check_call": 99,
@@ -125,6 +180,8 @@ FULL_NAMES = {
     "os.waitpid": None,
     "os.wait": None,
     "os.system": None,
+    "os.read": None,
+    "os.write": None,
     "signal.pause": None,
     "input": None,
     "socket.create_connection": 1,
@@ -160,6 +217,9 @@ METHODS = {
     "accept": None,
     "recv_bytes": None,
 }
+PIPES = ("stdin", "stdout", "stderr")
+PIPE_METHODS = ("read", "read1", "readlines", "write", "writelines", "flush")
+"""Of a process's pipes; those of `METHODS` are found on them too."""
 POOLS = ("ThreadPoolExecutor", "ProcessPoolExecutor", "Pool")
 """Leaving one's `with`, or `shutdown`, waits for all that it was given."""
 
@@ -180,6 +240,10 @@ def _by_method(name: str, call: ast.Call) -> str | None:
     if method in METHODS:
         position = METHODS[method]
         return None if position is not None and _given(call, position, "timeout") else method
+    if method in PIPE_METHODS and _last(owner) in PIPES and owner not in ("sys.stdout", "sys.stderr"):
+        return f"{_last(owner)}.{method}"
+    if method == "load" and any(_last(ast.unparse(argument)) in PIPES for argument in call.args):
+        return method
     if method == "join":  # of a thread, process, pool or queue; that of a string or path has an argument
         return (
             method if all(_is(each, None) for each in [*call.args, *[word.value for word in call.keywords]]) else None
@@ -211,12 +275,20 @@ def _by_method(name: str, call: ast.Call) -> str | None:
         "writer.Flush(0)", "writer.EndEpisode(True)", "client.ServerInfo()", "sampler.GetNextTrajectory()",
         "client.Checkpoint()", "psutil.wait_procs(processes)", "requests.get(url)", "urllib.request.urlopen(url)",
         "fcntl.flock(file, fcntl.LOCK_EX)", "concurrent.futures.ThreadPoolExecutor(1)", "sys.stdin.readline()",
+        "ray.init(address='local')", "ray.shutdown()", "ray.kill(actor)", "ray.nodes()", "ray.available_resources()",
+        "process.stdin.write(data)", "self._process.stdin.flush()", "process.stdout.read()", "p.stderr.readlines()",
+        "sys.stdin.read()", "json.load(sys.stdin)", "os.read(pipe, 5)", "os.write(pipe, data)",
     ],
 )  # fmt: skip
 def test_calls_that_wait_without_an_end_are_found(call: str) -> None:
     (found,) = unbounded(f"class A:\n    def f(self):\n        if x:\n            y = {call}\n")
     assert found[0] == "A.f" and found[2] == 4
     assert found[1].rpartition(".")[2] in call
+
+
+def test_a_with_that_waits_for_a_process_and_a_loop_over_a_pipe_are_found() -> None:
+    source = "from subprocess import Popen as P\ndef f():\n  with lock, P(words) as p:\n    for line in p.stdout: pass"
+    assert unbounded(source) == [("f", "with Popen", 3), ("f", "for stdout", 4)]
 
 
 def test_names_are_followed_through_imports() -> None:
@@ -239,6 +311,8 @@ def test_names_are_followed_through_imports() -> None:
         "socket.create_connection(address, 1)", "future.result(0)", "lock.acquire(timeout=1)", "lock.acquire(False)",
         "select.select(a, b, c, 1)", "writer.Flush(0, 500)", "writer.EndEpisode(True, 1)", "client.ServerInfo(2)",
         "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)", "psutil.wait_procs(processes, timeout=1)",
+        "process.stdin.close()", "sys.stdout.flush()", "file.write(data)", "file.read()", "json.load(file)",
+        "subprocess.Popen(words)",
     ],
 )  # fmt: skip
 def test_calls_with_a_deadline_pass(call: str) -> None:

@@ -34,7 +34,7 @@ class Watched:
             self.until(lambda name=name: self.metrics()[name] > before[name] + 5)
 
     def said(self, pattern, seconds=120):
-        return self.until(lambda: re.search(pattern, self.run.log.read_text()), seconds)
+        return self.until(lambda: self.run.log.exists() and re.search(pattern, self.run.log.read_text()), seconds)
 
 
 @pytest.mark.timeout(400)

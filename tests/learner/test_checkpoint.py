@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 
 from agent.weights import WEIGHTS_FILE, flat_weights, read_weights
+from learner import checkpoint as checkpoint_module
 from learner.checkpoint import (
     MANIFEST,
+    OBJECTIVE,
     OPTIMISER,
     REPLAY,
     STATE,
     latest_checkpoint,
     named_checkpoint,
     open_checkpoint,
+    remove,
     restore_checkpoint,
     take_snapshot,
     whole_checkpoints,
@@ -28,6 +31,7 @@ from learner.checkpoint import (
 from learner.checkpoint_writer import CheckpointFailed, CheckpointWriter, Kept, kept, retire
 from learner.config import CheckpointConfig
 from learner.learner import Learner
+from replay.sealed_json import seal
 from tests.agent.tasks import CONTROL
 from tests.learner.test_learner import make_learner
 
@@ -42,6 +46,13 @@ def learner() -> Learner:
 def save(parent: Path, learner: Learner, **extra: Any) -> Path:
     learner.step()
     return write_checkpoint(parent, take_snapshot(learner, extra))
+
+
+def unreadable(path: Path) -> None:
+    """Make reading the file fail with EIO, as a bad disk does."""
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+    assert path.is_file()
 
 
 def test_torn_and_damaged_ones_are_passed_over_and_that_is_said(tmp_path: Path, learner: Learner, caplog: Any) -> None:
@@ -71,6 +82,10 @@ def test_torn_and_damaged_ones_are_passed_over_and_that_is_said(tmp_path: Path, 
         (lambda first, second: (second / MANIFEST).write_text("[]"), "torn"),
         (lambda first, second: (second / MANIFEST).write_text('{"step": 2, "sha256": {"../x": ""}}'), "no manifest"),
         (lambda first, second: (second / MANIFEST).write_bytes(b"\xff\xfe"), "torn"),
+        (lambda first, second: shutil.copy(first / OPTIMISER, second / OBJECTIVE), f"{OBJECTIVE} is not named"),
+        (lambda first, second: unreadable(second / OPTIMISER), f"{OPTIMISER} cannot be read .Input/output error"),
+        (lambda first, second: unreadable(second / MANIFEST), "torn"),
+        (lambda first, second: ((second / STATE).unlink(), (second / STATE).mkdir()), STATE),
     ],
 )
 def test_parts_of_different_checkpoints_are_refused(change: Any, said: str, tmp_path: Path, learner: Learner) -> None:
@@ -83,6 +98,75 @@ def test_parts_of_different_checkpoints_are_refused(change: Any, said: str, tmp_
     assert found is not None and found.folder == first
 
 
+def test_a_disk_that_fails_later_is_a_value_error_too(tmp_path: Path, learner: Learner) -> None:
+    folder = save(tmp_path, learner)
+    found = open_checkpoint(folder)
+    for name in (STATE, OPTIMISER, WEIGHTS_FILE):
+        kept_aside = (folder / name).rename(tmp_path / "aside")
+        with pytest.raises(ValueError, match=name):
+            restore_checkpoint(found, make_learner(tasks=(CONTROL,)))
+        kept_aside.rename(folder / name)
+    unreadable(folder / STATE)
+    with pytest.raises(ValueError, match=f"{STATE} cannot be read"):
+        found.state()
+
+
+@pytest.mark.parametrize("writes_another", [False, True])
+def test_one_that_is_retired_while_it_is_read(
+    writes_another: bool, tmp_path: Path, learner: Learner, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """A learner lets the second go, and may have written a third by then, while another process hashes the second."""
+    first, second = save(tmp_path, learner), save(tmp_path, learner)
+    hashing = checkpoint_module.file_hash
+
+    def hash_late(path: Path) -> str:
+        if path.parent == second and second.exists():
+            monkeypatch.setattr(checkpoint_module, "file_hash", hashing)
+            if writes_another:
+                save(tmp_path, learner)
+            remove(second)
+        return hashing(path)
+
+    monkeypatch.setattr(checkpoint_module, "file_hash", hash_late)
+    found = latest_checkpoint(tmp_path)
+    assert found is not None and found.folder == (tmp_path / "000000003" if writes_another else first)
+    assert "a checkpoint is passed over" in caplog.text and str(second) in caplog.text
+
+
+def test_the_best_that_is_retired_while_it_is_read_is_a_value_error(
+    tmp_path: Path, learner: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, hashing = save(tmp_path, learner, score=0.5), checkpoint_module.file_hash
+    monkeypatch.setattr(checkpoint_module, "file_hash", lambda path: remove(folder) or hashing(path))
+    with pytest.raises(ValueError, match=r"000000001.*cannot be read .No such file"):
+        named_checkpoint(tmp_path, "best")
+
+
+def test_a_folder_that_may_not_be_looked_into_is_passed_over_and_that_is_said(
+    tmp_path: Path, learner: Learner, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    first, second = save(tmp_path, learner), save(tmp_path, learner)
+    looking = Path.stat
+
+    def stat(path: Path, **options: Any) -> Any:  # root may look into any
+        if path.parent == second:
+            raise PermissionError(13, "Permission denied", str(path))
+        return looking(path, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: path.stat() and path.open("rb").read())
+    found = latest_checkpoint(tmp_path)
+    assert found is not None and found.folder == first and f"{second} has no whole {MANIFEST}" in caplog.text
+
+
+def test_what_is_no_part_of_a_checkpoint_may_lie_beside(tmp_path: Path, learner: Learner) -> None:
+    folder = save(tmp_path, learner)
+    (folder / "notes.txt").write_text("the one of the talk")
+    (folder / "tmp-gone-replay-1" / "digest").mkdir(parents=True)  # a learner was killed while it let contents go
+    (folder / "tmp-gone-replay-1" / "digest" / "chunks").write_bytes(b"windows")
+    assert open_checkpoint(folder).replay() is None
+
+
 def test_a_manifest_of_the_first_form_is_read(tmp_path: Path, learner: Learner) -> None:
     folder = save(tmp_path, learner, clock=1)
     manifest = json.loads((folder / MANIFEST).read_text())
@@ -92,7 +176,7 @@ def test_a_manifest_of_the_first_form_is_read(tmp_path: Path, learner: Learner) 
 
 
 class Contents:
-    """Stands for `replay.contents.ContentsSaver`: writes a file, once it is let."""
+    """Stands for `replay.contents.ContentsSaver`: writes a file, once it is let to."""
 
     def __init__(self) -> None:
         self.go, self.error = threading.Event(), ""
@@ -122,12 +206,82 @@ def test_the_learner_goes_on_while_a_snapshot_of_its_step_is_written(tmp_path: P
     contents.go.set()
     newest = writer.save(learner, {"of": "step 4"}, 20.0)
     assert newest == tmp_path / "000000004" and writer.failures == 0
-    assert writer.pause_ms > 0 and writer.write_seconds > 0 and writer.cpu_seconds > 0
+    assert writer.cpu_seconds > 0
     first = open_checkpoint(tmp_path / "000000001")
     assert first.extra == {"of": "step 1"} and first.state()["counters"] == counters
     for name, array in read_weights(first.folder).items():
         assert np.array_equal(array, before[name]), name
     assert any(not np.array_equal(array, before[name]) for name, array in read_weights(newest).items())
+
+
+def test_the_learner_waits_for_the_copy_alone(tmp_path: Path, learner: Learner) -> None:
+    """Contents of replay take a second, in which the learner makes updates: its pause is a small part of the write."""
+    contents = Contents()
+    writer = CheckpointWriter(tmp_path, CheckpointConfig(), contents)
+    learner.step()
+    assert writer.begin(learner, {})
+    end, updates = time.monotonic() + 1.0, 0
+    while time.monotonic() < end or updates < 3:
+        learner.step()
+        updates += 1
+    assert not whole_checkpoints(tmp_path)  # all these updates while it was being written
+    contents.go.set()
+    writer._wait(20.0)
+    assert [each.name for each in whole_checkpoints(tmp_path)] == ["000000001"] and writer.failures == 0
+    assert writer.write_seconds >= 1.0
+    assert 0 < writer.pause_ms < 0.25 * 1000 * writer.write_seconds
+
+
+def added_file(first: Path, second: Path) -> None:
+    shutil.copy(first / STATE, second / REPLAY / "digest" / "more")
+
+
+def added_folder(first: Path, second: Path) -> None:
+    shutil.copytree(first / REPLAY / "digest", second / REPLAY / "other")
+
+
+def added_link(first: Path, second: Path) -> None:
+    (second / REPLAY / "other").symlink_to(first / REPLAY / "digest")
+
+
+def contents_of_another(first: Path, second: Path) -> None:
+    """To a checkpoint that has none."""
+    manifest = json.loads((second / MANIFEST).read_text())
+    del manifest["replay"], manifest["seal"]
+    (second / MANIFEST).write_text(json.dumps(seal(manifest)))
+
+
+@pytest.mark.parametrize("change", [added_file, added_folder, added_link, contents_of_another])
+def test_contents_of_replay_that_the_manifest_does_not_name_are_refused(
+    change: Any, tmp_path: Path, learner: Learner, caplog: Any
+) -> None:
+    contents = Contents()
+    contents.go.set()
+    writer = CheckpointWriter(tmp_path, CheckpointConfig(), contents)
+    saved = []
+    for _ in range(2):
+        learner.step()
+        saved.append(writer.save(learner, {}, 20.0))
+    first, second = saved
+    change(first, second)
+    found = open_checkpoint(second)  # the learner's part is whole
+    with pytest.raises(ValueError, match="is not named by"):
+        found.replay()
+    kept_contents = latest_checkpoint(tmp_path, with_replay=True)
+    assert kept_contents is not None and kept_contents.folder == first and "is not named by" in caplog.text
+
+
+def test_contents_that_were_let_go_are_no_damage(tmp_path: Path, learner: Learner) -> None:
+    contents = Contents()
+    contents.go.set()
+    writer = CheckpointWriter(tmp_path, CheckpointConfig(keep=1, milestone_steps=1), contents)
+    for _ in range(2):
+        learner.step()
+        writer.save(learner, {}, 20.0)
+    first, second = whole_checkpoints(tmp_path)
+    found = open_checkpoint(first)
+    assert found.tables == TABLES and found.replay() is None and not (first / REPLAY).exists()
+    assert open_checkpoint(second).replay() == second / REPLAY
 
 
 def test_contents_of_replay_belong_to_their_checkpoint_or_are_left_out(tmp_path: Path, learner: Learner) -> None:

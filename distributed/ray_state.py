@@ -1,0 +1,61 @@
+"""What Ray says of its actors and machines."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import ray
+from ray._private import state
+
+from replay.native_thread import NativeThread
+
+log = logging.getLogger(__name__)
+
+
+def machine() -> str:
+    """Id of the machine that this process is on, as Ray names it."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def machines() -> int:
+    """Machines that Ray has, this one among them."""
+    return sum(bool(node["Alive"]) for node in ray.nodes())
+
+
+def free_resources() -> dict[str, float]:
+    """Cores and accelerators that nobody has taken."""
+    return {key: value for key, value in ray.available_resources().items() if key in ("CPU", "GPU")}
+
+
+def actor_process(handle: Any) -> tuple[int, str] | None:
+    """Process id and machine of an actor; None while it waits for room or is being made, and once it is dead."""
+    found = state.actors(handle._actor_id.hex())
+    if found.get("State") != "ALIVE":
+        return None
+    return int(found["Pid"]), str(found["Address"]["NodeID"])
+
+
+class MachineWatch:
+    """Asks Ray every few seconds, in a thread of its own, which machines are to be taken away.
+
+    Attributes:
+        going: ids of machines whose owner has said so (Ray: draining); nothing new is put there.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.going: set[str] = set()
+        self._seconds = seconds
+        self._thread = NativeThread(self._run, "machine-watch")
+
+    def _run(self, stopping: threading.Event) -> None:
+        while not stopping.wait(self._seconds):
+            try:
+                self.going = set(state.state.get_draining_nodes())
+            except Exception as error:  # Ray's control store is gone; what follows of that is seen elsewhere
+                log.debug("Ray does not say which machines are to be taken away: %s", error)
+
+    def close(self) -> None:
+        """Stop asking; a question that Ray does not answer is left to itself."""
+        self._thread.stop(0.5)

@@ -1,0 +1,209 @@
+"""What `Fleet` makes of processes that die, say nothing or have no room: small ones in a Ray of their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import ray
+
+from distributed.cluster_config import ClusterConfig
+from distributed.fleet import Deaths, Fleet, FleetFailure, Member
+from distributed.process_environment import set_process_environment
+from distributed.processes import ParameterStoreProcess, spawn
+from distributed.ray_cluster import leave, start_private
+from distributed.weight_exchange import RayWeightLink
+from learner.batch_source import NoData
+
+
+def make_part() -> type:
+    """A class that workers need not import."""
+    missing = NoData
+
+    class Part:
+        def __init__(self) -> None:
+            self.stopped = False
+            self.beat = 0
+
+        def build(self) -> None:
+            pass
+
+        def run(self, ends: str) -> dict:
+            import time
+
+            if ends == "no data":
+                raise missing("online/test gave no window")
+            if ends == "dies":
+                raise RuntimeError("it fell over")
+            while not self.stopped:
+                self.beat += 1
+                time.sleep(0.05)
+            return self.report() | {"phase": "done"}
+
+        def report(self, slow: float = 0.0) -> dict:
+            import os
+            import socket
+            import time
+
+            time.sleep(slow)
+            return {
+                "phase": "working",
+                "beat": self.beat,
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "waits": (),
+            }
+
+        def stop(self) -> None:
+            self.stopped = True
+
+    return Part
+
+
+QUICK = ClusterConfig(report_seconds=0.2, start_deadline_seconds=8.0, stall_deadline_seconds=6.0, restarts=0)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Ray with one core."""
+    set_process_environment()
+    start_private(num_cpus=1, object_store_megabytes=80)
+    yield
+    leave()
+
+
+class Told:
+    """A fleet and what it said."""
+
+    def __init__(self, config: ClusterConfig = QUICK, dispensable: bool = False) -> None:
+        self.said: list[str] = []
+        self.fleet = Fleet(config, lambda member: None, self.said.append, lambda member: dispensable)
+
+    def add(self, name: str, cpus: float = 0.0, ends: str = "", slow: float = 0.0) -> Member:
+        part = make_part()
+        member = Member(
+            name, start=lambda: spawn(part, cpus=cpus), arguments=lambda: (ends,), ask=lambda: (slow,), kept=True
+        )
+        self.fleet.add(member)
+        self.fleet.run([member])
+        return member
+
+    def until(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            self.fleet.poll(0.1)
+            assert time.monotonic() < end, (self.said, [vars(member) for member in self.fleet.members])
+
+
+@pytest.fixture
+def told(cluster: None) -> Iterator[Told]:
+    made = Told()
+    yield made
+    made.fleet.dismiss(list(made.fleet.members))
+
+
+def test_deaths_are_forgotten_after_minutes_of_work_and_not_of_time() -> None:
+    config = ClusterConfig(restarts=2, restart_minutes=1.0)
+    works, never, free = Deaths(), Deaths(), Deaths()
+    assert [works.add(config, 31.0) for _ in range(10)] == [0.5] * 10  # at most two in any minute of its work
+    assert [never.add(config, 0.0) for _ in range(3)] == [1.0, 2.0, None]  # however long each of them took
+    assert all(free.add(config, 0.0, free=True) is not None for _ in range(10))
+    assert free.add(config, 0.0) == 30.0  # waits have grown all the same
+    assert "died 3 times in 1 minutes of work (cluster.restarts=2)" in never.describe(config)
+
+
+def test_what_would_only_come_again_ends_the_run_at_once(told: Told) -> None:
+    told.fleet.config = ClusterConfig(report_seconds=0.2, restarts=5)
+    member = told.add("learner/0", ends="no data")
+    with pytest.raises(FleetFailure, match=r"learner/0 ended the run: .*online/test gave no window"):
+        told.until(lambda: False)
+    assert not told.said and not member.deaths.at
+    assert (
+        ray.get(member.handle.report.remote(), timeout=10)["phase"] == "working"
+    )  # what it learned can still be saved
+
+
+def test_a_crash_is_tried_again_within_the_budget(told: Told) -> None:
+    told.fleet.config = ClusterConfig(report_seconds=0.2, restarts=1)
+    told.add("learner/0", ends="dies")
+    with pytest.raises(FleetFailure, match=r"died 2 times .* it fell over"):
+        told.until(lambda: False)
+    assert "starts again in 1.0 s" in told.said[0] and told.fleet.restarts == 1
+
+
+def test_room_is_waited_for_and_that_is_no_death(cluster: None) -> None:
+    told = Told(dispensable=True)
+    first = told.add("environment_actor/x-0", cpus=1.0)
+    told.until(lambda: first.alive)
+    second = told.add("environment_actor/x-1", cpus=1.0)
+    told.until(lambda: told.said)
+    assert "environment_actor/x-1 has waited 8 s for room in the cluster; free now: " in told.said[0]
+    waited = time.monotonic()
+    told.until(lambda: time.monotonic() - waited > 9)
+    assert len(told.said) == 1 and not second.deaths.at and not second.lost
+    told.fleet.dismiss([first])
+    told.until(lambda: second.alive)
+    told.fleet.dismiss([second])
+
+
+def test_what_a_run_cannot_do_without_must_have_room_at_first(told: Told) -> None:
+    first = told.add("learner/0", cpus=1.0)
+    told.until(lambda: first.alive)
+    told.add("environment_actor/x-0", cpus=1.0)
+    with pytest.raises(FleetFailure, match=r"x-0 has waited 8 s for room .* or ask for less \(cluster\.\*_cpus"):
+        told.until(lambda: False)
+
+
+def test_a_process_that_runs_and_has_never_answered_is_killed_by_its_id(told: Told) -> None:
+    member = told.add("learner/0", slow=60.0)
+    with pytest.raises(FleetFailure, match=r"it did not start within cluster.start_deadline_seconds=8"):
+        told.until(lambda: False)
+    assert member.handle is None
+
+
+def test_a_coordinator_that_stood_still_longer_than_all_deadlines_replaces_nobody(told: Told) -> None:
+    members = [told.add(f"environment_actor/x-{number}") for number in range(3)]
+    told.until(lambda: all(member.alive for member in members))
+    told.fleet.poll(0.1)
+    time.sleep(8.0)  # nobody looks; cluster.stall_deadline_seconds is 6
+    for _ in range(20):
+        told.fleet.poll(0.1)
+    assert not told.said and all(member.alive and not member.deaths.at for member in members)
+
+
+def test_a_member_that_moves_ends_in_order_and_starts_again_without_a_death(told: Told) -> None:
+    had: list[str] = []
+    member = told.add("learner/0")
+    member.farewell = lambda: had.append(member.report["phase"])
+    told.until(lambda: member.alive)
+    pid = member.report["pid"]
+    told.fleet.move(member, 10.0)
+    told.until(lambda: member.alive and member.report["pid"] != pid)
+    assert had == ["done"] and not member.deaths.at and not member.finished
+    assert "moves: its machine is to be taken away" in told.said[0]
+    told.until(lambda: len(told.said) == 2)
+    assert "learner/0 is back after" in told.said[1]
+
+
+def test_weights_that_the_store_does_not_take_are_counted_with_the_reason(cluster: None) -> None:
+    store = spawn(ParameterStoreProcess, cpus=0.0, threads=1)
+    link, end = RayWeightLink(store), time.monotonic() + 60
+
+    def publish(version: int) -> None:
+        link.publish(version, {"w": np.zeros(3, np.float32)})
+        while not link.ready():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    publish(3)
+    assert link.failures == 0
+    publish(2)
+    assert (link.failures, link.why) == (1, "version 2: the parameter store has a higher one")
+    ray.kill(store)  # it is dead a little later
+    version = 4
+    while link.failures < 2:
+        publish(version)
+        version += 1
+    assert link.why.startswith(f"version {version - 1}: ") and "higher" not in link.why
