@@ -6,12 +6,10 @@ writes its last checkpoint with the actors' last counts; the fleet is let go, wh
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import logging
 import os
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -23,30 +21,30 @@ from distributed import ray_cluster
 from distributed.config import TrainConfig
 from distributed.console import Console
 from distributed.final_evaluation import evaluate_in_processes
-from distributed.fleet import Deaths, Fleet, FleetFailure, Member, kill_process, root_cause
+from distributed.fleet import Fleet, Member, root_cause
 from distributed.plan import RunPlan, make_plan
 from distributed.process_environment import set_process_environment
 from distributed.processes import (
     EnvironmentActorProcess,
     EvaluatorProcess,
     LearnerProcess,
-    ParameterStoreProcess,
     ReplayerProcess,
     spawn,
 )
-from distributed.ray_state import MachineWatch, free_resources
+from distributed.ray_state import MachineWatch
+from distributed.replay_keeper import ReplayKeeper
 from distributed.reporter import Reporter
 from distributed.result import Result
 from distributed.run_folder import RunFolder
 from distributed.run_log import run_log
-from distributed.run_replay import start_run_replay
 from distributed.start_up import StartUp
-from distributed.stop_request import StopRequest, kill_descendants
+from distributed.stop_request import StopRequest
+from distributed.store_keeper import StoreKeeper
 from learner.checkpoint import latest_checkpoint
-from replay.server import ReplayServerError, ServerHandle
-from replay.table_info import ReplayMonitor, ReplayUnavailable
 
 log = logging.getLogger(__name__)
+MOVE_SECONDS = 120.0
+"""That a process has at most to end in order, however long beforehand it is said that its machine is taken away."""
 
 
 def train(config: TrainConfig, run: RunFolder, resume: bool, plan: RunPlan | None = None) -> Result:
@@ -86,20 +84,10 @@ class Coordinator:
         self.progress = self.reporter.progress
         self.start_up = StartUp()
         self.fleet = Fleet(self.config.cluster, self._reported, console.say, self._dispensable)
-        self._server_died_at: float | None = None
-        self._server_up_at = 0.0
-        self._server_deaths = Deaths()
-        self._server_start: concurrent.futures.Future[Any] | None = None
-        self._server_starter = concurrent.futures.ThreadPoolExecutor(1)
-        self._closing = threading.Event()
+        self.replay = ReplayKeeper(plan, run, self.fleet)
         self._resized_at: int | None = None
-        self._store_asked: Any = None
-        self._store_report: dict[str, Any] = {}
-        self._store_deaths = Deaths()
-        self._store_asked_at = self._store_answered_at = self._store_up_at = time.monotonic()
+        self.store: StoreKeeper
         self.machines: MachineWatch | None = None
-        self.server: ServerHandle | None = None
-        self.monitor: ReplayMonitor | None = None
         self.learner: Member
 
     def run(self) -> Result:
@@ -109,8 +97,10 @@ class Coordinator:
         try:
             why = self._supervise()
         except Exception:
-            with contextlib.suppress(ray.exceptions.RayError):  # Ray itself may be what failed
+            try:
                 self._stop_fleet()  # what was learned until now stays
+            except Exception as error:  # Ray itself may be what failed
+                log.error("the fleet was not stopped in order: %s", root_cause(error))
             raise
         self.console.say(f"training ends: {why}")
         self.progress.end_clock()
@@ -129,27 +119,21 @@ class Coordinator:
 
     def _start(self) -> None:
         """Replay server and Ray at the same time, then every process at once; they `run` once there is a server."""
-        server = self._server_starter.submit(start_run_replay, self.plan, self.folder, self.reporter.checkpoint)
-        try:
-            self.start_up.mark("ray.init")
-            ray_cluster.join(self.plan)
-            self.stop.install()  # Ray took SIGTERM for itself
-            self.start_up.mark("Ray is up")
-            self.machines = MachineWatch(self.config.cluster.report_seconds)
-            self.store = spawn(ParameterStoreProcess, cpus=0.0, threads=1, restarts=-1)
-            self._add_members()
-            self.start_up.mark("processes are asked for")
-            while not server.done():
-                if self.stop.requested:  # nothing is there yet that could be saved
-                    raise KeyboardInterrupt
-                time.sleep(0.05)
-        except BaseException:
-            self._server_start = server
-            raise
-        self.server, self.progress.replayers = server.result()
+        self.replay.begin(self.reporter.checkpoint)
+        self.start_up.mark("ray.init")
+        ray_cluster.join(self.plan)
+        self.stop.install()  # Ray took SIGTERM for itself
+        self.start_up.mark("Ray is up")
+        self.machines = MachineWatch(self.config.cluster.report_seconds)
+        self.store = StoreKeeper(self.config.cluster, self.fleet)
+        self._add_members()
+        self.start_up.mark("processes are asked for")
+        while not self.replay.arrived():
+            if self.stop.requested:  # nothing is there yet that could be saved
+                raise KeyboardInterrupt
+            time.sleep(0.05)
+        self.progress.replayers = self.replay.cursors
         self.start_up.mark("replay server is up")
-        self._server_up_at = time.monotonic()
-        self.monitor = ReplayMonitor(self.server.address, loader=self.config.replay.loader)
         self.fleet.run(self.fleet.members)
 
     def _add_members(self) -> None:
@@ -163,7 +147,7 @@ class Coordinator:
             arguments=self._of_learner,
             kept=True,
             ask=lambda: (self.progress.state(),),
-            farewell=lambda: self._save(0.3 * cluster.stop_deadline_seconds),
+            farewell=lambda: self._save(MOVE_SECONDS),
         )
         self.fleet.add(self.learner)
         for name, found in plan.demonstrations.items():
@@ -178,15 +162,16 @@ class Coordinator:
                 Member(
                     "evaluator/0",
                     start=lambda: spawn(EvaluatorProcess, plan, cluster.nice, cpus=cluster.evaluator_cpus),
-                    arguments=lambda: (self.store,),
+                    arguments=lambda: (self.store.handle,),
                 )
             )
 
     def _of_learner(self) -> tuple[Any, ...]:
         """What the learner's `run` is given."""
-        first, found = not self.progress.learner, self.reporter.checkpoint
-        step = None if not first else 0 if found is None else found.step
-        return self._address, self.store, self.progress.state(), self.progress.version, step
+        first = not self.progress.learner
+        found = self.reporter.checkpoint if first else latest_checkpoint(self.folder.checkpoints)
+        step = 0 if found is None else found.step
+        return self._address, self.store.handle, self.progress.state(), self.progress.version, step
 
     def _replayer(self, replayer: str) -> Member:
         name, shard = self.plan.replayers[replayer]
@@ -204,12 +189,12 @@ class Coordinator:
             cpus = self.config.cluster.actor_cpus
             return spawn(EnvironmentActorProcess, self.plan, name, actor_id, incarnation, cpus=cpus)
 
-        return Member(f"environment_actor/{actor_id}", start, lambda: (self._address, self.store))
+        return Member(f"environment_actor/{actor_id}", start, lambda: (self._address, self.store.handle))
 
     @property
     def _address(self) -> str:
-        assert self.server is not None
-        return self.server.address
+        assert self.replay.server is not None
+        return self.replay.server.address
 
     # While it goes on -------------------------------------------------------------------------------------------------
 
@@ -218,7 +203,7 @@ class Coordinator:
         while True:
             self.fleet.poll(timeout=0.2)
             self._check_server()
-            self._check_store()
+            self.store.check()
             self._leave_machines()
             self._resize()
             if self.start_up.complete(self.fleet.members):
@@ -234,7 +219,8 @@ class Coordinator:
 
     def _point(self) -> None:
         values = self.start_up.scalars() | fleet_scalars(self.fleet) | self._replay_scalars()
-        pids = {"coordinator": os.getpid()} | ({} if self.server is None else {"replay_server": self.server.pid})
+        server = self.replay.server
+        pids = {"coordinator": os.getpid()} | ({} if server is None else {"replay_server": server.pid})
         for name, pid in pids.items():
             with contextlib.suppress(psutil.Error):
                 values[f"memory_mb/{name}/0"] = psutil.Process(pid).memory_info().rss / 2**20
@@ -249,7 +235,7 @@ class Coordinator:
         elif member.role == "environment_actor":
             name = member.report["actor_id"].rpartition("-")[0]
             self.progress.of_actor(self.plan.tasks[name].name, member.report)
-        elif member.role == "replayer":
+        elif member.role == "replayer" and not self.replay.starting:  # else it speaks of a server that is gone
             self.progress.of_replayer(member.name.partition("/")[2], member.report)
         elif member.role == "evaluator":
             self.progress.of_evaluator(member.report["rounds"])
@@ -263,108 +249,34 @@ class Coordinator:
         short = member.name.partition("/")[2].rpartition("-")[0]
         return any(
             other is not member
-            and not (other.lost or other.finished or other.leaving is not None)
+            and other.alive
+            and (other.leaving, other.moving) == (None, None)
             and other.name.startswith(f"environment_actor/{short}-")
             for other in self.fleet.of("environment_actor")
         )
 
     def _check_server(self) -> None:
-        """Start a replay server that died, or that does not answer, again on its port, with the newest contents that
-        were saved, or empty; a thread does, so that all others are watched meanwhile.
-
-        Its clients go on by themselves; demonstrations go in again that were not in those contents.
-        """
-        assert self.server is not None
-        if self._server_start is not None:
-            self._take_server(self._server_start)
-            return
-        now, deadline, age = time.monotonic(), self.config.cluster.answer_deadline_seconds, 0.0
-        # Where nobody looked, since this process stood still itself, nothing is known of the server.
-        if self.monitor is not None and self.monitor.info() and (self._server_died_at or self.monitor.failures):
-            age = min(self.monitor.age, now - self._server_up_at)
-        if self._server_died_at is not None and age < now - self._server_up_at:  # it answered since
-            took, self._server_died_at = now - self._server_died_at, None
-            self.fleet.recoveries.append(("replay_server", took))
-            self.fleet.tell(f"the replay server is back after {took:.1f} s")
-        if self.server.alive() and age < (deadline if self._server_died_at is None else 2 * deadline):
-            return
-        why = f"did not answer for {deadline:g} s" if self.server.alive() else "died"
-        self.fleet.tell(f"the replay server {why}; it starts again on port {self.server.port}")
-        self._server_died_at = now - age
-        self._start_server(worked=now - age - self._server_up_at)
-
-    def _start_server(self, worked: float) -> None:
-        """Have a server take the place of one that worked so many seconds."""
-        assert self.server is not None
-        former, cluster = self.server, self.config.cluster
-        former.kill()
-        wait = self._server_deaths.add(cluster, worked)
-        if wait is None:
-            raise FleetFailure(f"the replay server {self._server_deaths.describe(cluster)}; replay.log says why")
-        delay = 0.0 if self._server_deaths.quick <= 1 else wait
-
-        def start() -> Any:
-            if self._closing.wait(delay):
-                raise ReplayServerError("the run ends")
-            asked = self.config.checkpoint.replay
-            saved = latest_checkpoint(self.folder.checkpoints, with_replay=True) if asked else None
-            return start_run_replay(self.plan, self.folder, saved, port=former.port, generation=former.generation + 1)
-
-        self._server_start = self._server_starter.submit(start)
-
-    def _take_server(self, started: concurrent.futures.Future[Any]) -> None:
-        """Take a server that has started, or try again where it did not."""
-        if not started.done():
-            return
-        self._server_start = None
-        try:
-            self.server, self.progress.replayers = started.result(timeout=1.0)
-        except (ReplayServerError, ReplayUnavailable, OSError) as error:
-            self.fleet.tell(f"the replay server did not start: {error}")
-            self._start_server(worked=0.0)
-            return
-        self._server_up_at = time.monotonic()
-        self.fleet.restarts += 1
-        for member in self.fleet.of("replayer"):  # what went in since that checkpoint is gone: they go on from there
-            self.fleet.restart(member)
-
-    def _check_store(self) -> None:
-        """Kill a parameter store that does not answer; Ray starts it again, empty, and the learner publishes anew."""
-        cluster, now = self.config.cluster, time.monotonic()
-        if self._store_asked is None:
-            if now - self._store_asked_at >= cluster.report_seconds:
-                self._store_asked, self._store_asked_at = self.store.report.remote(), now
-            return
-        if ray.wait([self._store_asked], timeout=0)[0]:
-            with contextlib.suppress(ray.exceptions.RayError):  # it died: Ray starts it again
-                report = ray.get(self._store_asked, timeout=1.0)
-                if self._store_report and report["pid"] != self._store_report["pid"]:
-                    took = now - self._store_answered_at
-                    if self._store_deaths.add(cluster, self._store_answered_at - self._store_up_at) is None:
-                        raise FleetFailure(f"the parameter store {self._store_deaths.describe(cluster)}")
-                    self._store_up_at = now
-                    self.fleet.restarts += 1
-                    self.fleet.recoveries.append(("parameter_store", took))
-                    self.fleet.tell(f"the parameter store is back after {took:.1f} s; weights are published again")
-                self._store_report, self._store_answered_at = report, now
-            self._store_asked = None
-        elif self._store_report and now - self._store_asked_at > cluster.answer_deadline_seconds:
-            self.fleet.tell(
-                f"the parameter store did not answer for {cluster.answer_deadline_seconds:g} s; it is killed"
-            )
-            kill_process(self._store_report)
-            self._store_asked, self._store_asked_at = None, now
-        elif not self._store_report and now - self._store_asked_at > cluster.start_deadline_seconds:
-            limit = f"cluster.start_deadline_seconds={cluster.start_deadline_seconds:g}"
-            raise FleetFailure(f"the parameter store did not start within {limit}; free now: {free_resources()}")
+        """See to the replay server; demonstrations go in again that were not in the contents of the one that comes."""
+        was_starting = self.replay.starting
+        came = self.replay.check()
+        if self.replay.starting and not was_starting:
+            # A checkpoint may be written when the next one is up: its contents must not be paired with cursors of what
+            # was in this one.
+            self.progress.replayers = {}
+            if self.learner.handle is not None:
+                self.learner.handle.take.remote(self.progress.state())
+        if came:
+            self.progress.replayers = self.replay.cursors
+            for member in self.fleet.of("replayer"):
+                self.fleet.begin_anew(member)
 
     def _leave_machines(self) -> None:
         """Let processes end in order, and start again elsewhere, whose machines are to be taken away."""
-        going = set() if self.machines is None else self.machines.going
+        going = {} if self.machines is None else self.machines.going
         for member in self.fleet.members:
-            there = member.running is not None and member.report.get("machine") in going
-            if there and member.moving is None and member.leaving is None:
-                self.fleet.move(member, self.config.cluster.stop_deadline_seconds)
+            if member.alive and member.report["machine"] in going and (member.leaving, member.moving) == (None, None):
+                notice = going[member.report["machine"]] - time.time()
+                self.fleet.move(member, min(MOVE_SECONDS, max(notice, self.config.cluster.stop_deadline_seconds)))
 
     def _resize(self) -> None:
         """Add or let go of environment actors, as `clowder fleet` asks in the run's folder."""
@@ -393,7 +305,7 @@ class Coordinator:
 
     def _replay_scalars(self) -> dict[str, float]:
         values: dict[str, float] = {}
-        for table in (self.monitor.info() if self.monitor else {}).values():
+        for table in (self.replay.monitor.info() if self.replay.monitor else {}).values():
             values |= {
                 f"replay/size/{table.name}": float(table.size),
                 f"replay/inserts/{table.name}": float(table.inserts),
@@ -414,7 +326,12 @@ class Coordinator:
         late = self.fleet.stop(self.fleet.members, 0.5 * deadline)
         for member in late:
             log.warning("%s did not stop within %.1f s and is killed", member.name, 0.5 * deadline)
-        saved = None if self.learner in late else self._save(0.3 * deadline)
+        saved = None
+        try:
+            if self.learner not in late and (saving := self._save(0.3 * deadline)) is not None:
+                saved = ray.get(saving, timeout=0.3 * deadline + 1.0)
+        except ray.exceptions.RayError as error:
+            log.error("the last checkpoint was not written: %s", root_cause(error))
         if self.start_up.done:
             self._point()
         self.fleet.dismiss(list(self.fleet.members))
@@ -422,30 +339,17 @@ class Coordinator:
             saved = found.folder
         return saved
 
-    def _save(self, deadline: float) -> Path | None:
-        """A checkpoint of a learner whose `run` has ended; None, said in the log, where there is none to be had."""
-        if self.learner.handle is None:
-            return None
-        try:
-            save = self.learner.handle.save.remote(self.progress.state(), deadline)
-            return Path(saved) if (saved := ray.get(save, timeout=deadline + 1.0)) else None
-        except ray.exceptions.RayError as error:
-            log.error("the last checkpoint was not written: %s", root_cause(error))
-            return None
+    def _save(self, deadline: float) -> Any:
+        """A reference to the checkpoint that a learner, whose `run` has ended, writes now; None where it is dead."""
+        handle = self.learner.handle
+        return None if handle is None else handle.save.remote(self.progress.state(), deadline)
 
     def close(self) -> None:
         """Leave no process and no open file, whatever happened before."""
-        self._closing.set()
-        if self._server_start is not None:
-            kill_descendants("replay.server_process")
-        self._server_starter.shutdown(wait=False, cancel_futures=True)
         if self.machines is not None:
             self.machines.close()
         ray_cluster.leave()
-        if self.monitor is not None:
-            self.monitor.close()
-        if self.server is not None:
-            self.server.stop(2.0)
+        self.replay.close()
         self.reporter.metrics.close()
 
 

@@ -15,7 +15,6 @@ import os
 import signal
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -23,9 +22,9 @@ import psutil
 import ray
 
 from distributed.cluster_config import ClusterConfig
+from distributed.deaths import Deaths
 from distributed.errors import ClowderError
 from distributed.ray_state import actor_process, free_resources, machine, machines
-from learner.batch_source import NoData
 from learner.learner import Diverged
 
 log = logging.getLogger(__name__)
@@ -34,11 +33,9 @@ BUILDING = ("importing", "imported", "built")
 """Phases of a process that is not made yet (`distributed.processes`)."""
 STARTING = (*BUILDING, "waiting for data", "waiting for weights")
 """Phases of one that does not do its work yet."""
-HEALTHY_SECONDS = 30.0
-"""A process that has worked so long is started again at once; the wait doubles for each that has not."""
 STOOD_STILL_SECONDS = 5.0
 """Between two looks at the fleet; then this process stood still itself, and knows as long nothing of the others."""
-FINAL = (Diverged, NoData)
+FINAL = (Diverged,)
 """What would only come again: the run ends at once."""
 
 
@@ -57,42 +54,6 @@ class Starter(Protocol):
 
 
 @dataclasses.dataclass
-class Deaths:
-    """Deaths of one process, each forgotten after ``cluster.restart_minutes`` of its work. Of one that never comes to
-    work none is forgotten, however slowly it dies.
-
-    Attributes:
-        at: those that count, in seconds of work.
-        worked: seconds, so far.
-        quick: deaths that came soon after a start, one after the other.
-    """
-
-    at: deque[float] = dataclasses.field(default_factory=deque)
-    worked: float = 0.0
-    quick: int = 0
-
-    def add(self, config: ClusterConfig, worked: float, *, free: bool = False) -> float | None:
-        """Seconds to wait before the next start, after one that worked so long; None where it died too often.
-
-        ``free``: this death does not count.
-        """
-        self.worked += worked
-        if not free:
-            self.at.append(self.worked)
-        while self.at and self.worked - self.at[0] > 60 * config.restart_minutes:
-            self.at.popleft()
-        if len(self.at) > config.restarts:
-            return None
-        self.quick = 0 if worked > HEALTHY_SECONDS else self.quick + 1
-        return min(30.0, 0.5 * 2**self.quick)
-
-    def describe(self, config: ClusterConfig) -> str:
-        """How often, in words."""
-        minutes = f"{config.restart_minutes:g} minutes of work"
-        return f"died {len(self.at)} times in {minutes} (cluster.restarts={config.restarts})"
-
-
-@dataclasses.dataclass
 class Member:
     """One place in the fleet; the process in it may change.
 
@@ -102,7 +63,8 @@ class Member:
         arguments: makes what its ``run`` is given, at each start.
         kept: its process stays when ``run`` has returned, for further calls; else it ends then.
         ask: arguments of ``report``, made at each question.
-        farewell: what is still to be had of a ``kept`` process before it moves to another machine.
+        farewell: begins what is still to be had of a ``kept`` process, whose ``run`` has ended, before it moves to
+            another machine; a reference to it.
         handle, running, asked: of the present process: the actor, its ``run``, and a report not yet answered.
         report: last one; empty for a process that has not answered yet.
         progressed_at: monotonic time at which its beat last changed.
@@ -116,6 +78,7 @@ class Member:
         lost: it died too often, and the run goes on without it.
         leaving: monotonic time until which it may end by itself; see `Fleet.retire`.
         moving: monotonic time until which it may end by itself, to start again elsewhere; see `Fleet.move`.
+        parting: its ``run`` has ended, ``running`` is its farewell.
         finished: its ``run`` returned by itself; the value is in ``result``.
     """
 
@@ -124,7 +87,7 @@ class Member:
     arguments: Callable[[], tuple[Any, ...]]
     kept: bool = False
     ask: Callable[[], tuple[Any, ...]] = tuple
-    farewell: Callable[[], object] = lambda: None
+    farewell: Callable[[], Any] | None = None
     handle: Any = None
     running: Any = None
     asked: Any = None
@@ -142,6 +105,7 @@ class Member:
     lost: bool = False
     leaving: float | None = None
     moving: float | None = None
+    parting: bool = False
     finished: bool = False
     result: Any = None
 
@@ -189,7 +153,7 @@ class Fleet:
         self.members: list[Member] = []
         self._on_report = on_report
         self._stopping = False
-        self._looked_at = time.monotonic()
+        self._looked_at: float | None = None
         self.restarts = 0
 
     def add(self, member: Member) -> Member:
@@ -203,12 +167,11 @@ class Fleet:
         member.handle.build.remote()
         member.report, member.asked, member.start_again_at = {}, None, None
         member.stuck, member.roomless_since = False, None
-        member.moving, member.works_since = None, math.inf
+        member.moving, member.parting, member.works_since = None, False, math.inf
         member.progressed_at = member.answered_at = time.monotonic()
 
     def run(self, members: Iterable[Member]) -> None:
         """Begin the work of members that were added."""
-        self._looked_at = time.monotonic()
         for member in members:
             member.running = member.handle.run.remote(*member.arguments())
 
@@ -225,7 +188,7 @@ class Fleet:
                 self.run([member])
                 self.restarts += 1
             due = now - member.asked_at >= self.config.report_seconds
-            if member.running is not None and member.asked is None and due:
+            if member.running is not None and member.asked is None and due and not member.parting:
                 member.asked, member.asked_at = member.handle.report.remote(*member.ask()), now
         waiting = {}
         for member in self.members:
@@ -246,7 +209,7 @@ class Fleet:
             elif reference == member.asked:
                 self._answered(member)
         self._look()
-        for member in list(self.members):
+        for member in [] if self._stopping else list(self.members):
             self._check_progress(member)
             if member.moving is not None and time.monotonic() > member.moving:
                 self._moved(member)
@@ -256,7 +219,8 @@ class Fleet:
     def _look(self) -> None:
         """Leave out of all deadlines what this process stood still."""
         now = time.monotonic()
-        gap, self._looked_at = now - self._looked_at, now
+        gap = 0.0 if self._looked_at is None else now - self._looked_at
+        self._looked_at = now
         if gap > STOOD_STILL_SECONDS:
             log.warning("the coordinator stood still for %.0f s; for as long it knows nothing of the others", gap)
             for member in self.members:
@@ -289,23 +253,33 @@ class Fleet:
         try:
             member.result = ray.get(member.running, timeout=5.0)
         except Exception as error:
-            self._died(member, error)
+            if member.parting:
+                log.error("%s moves without its farewell: %s", member.name, root_cause(error))
+                self._moved(member)
+            else:
+                self._died(member, error)
+            return
+        if member.parting:
+            self._moved(member)
             return
         member.report = member.result
         self._on_report(member)
         if member.moving is not None:
-            member.farewell()
-            self._moved(member)
+            if member.farewell is None:
+                self._moved(member)
+            else:
+                member.parting, member.running = True, member.farewell()
             return
         member.running, member.finished = None, True
         if not member.kept:
             self._kill(member)
 
     def _check_progress(self, member: Member) -> None:
-        if member.running is None:
+        if member.running is None or member.parting:
             return
         now = time.monotonic()
-        unanswered = now - member.asked_at if member.asked is not None else 0.0
+        asked = member.asked is not None and not ray.wait([member.asked], timeout=0)[0]
+        unanswered = now - member.asked_at if asked else 0.0
         # While a process imports and builds, threads of its own wait for it longer than they do later.
         building = member.report.get("phase") in BUILDING
         deadline = self.config.start_deadline_seconds if building else self.config.answer_deadline_seconds
@@ -315,7 +289,7 @@ class Fleet:
             return
         silent = now - member.progressed_at
         if not member.report:
-            if silent > self.config.start_deadline_seconds:
+            if silent > self.config.start_deadline_seconds or member.roomless_since is not None:
                 self._unheard(member, silent)
         elif silent > max(self.config.stall_deadline_seconds, deadline if building else 0.0):
             ray.kill(member.handle)
@@ -330,6 +304,8 @@ class Fleet:
         process may be away; only what it begins with must have room at once.
         """
         if (process := actor_process(member.handle)) is not None:
+            if silent < self.config.start_deadline_seconds:
+                return  # it waited for room before
             pid, where = process
             if where == machine():
                 kill_process({"pid": pid, "host": socket.gethostname()})
@@ -381,7 +357,9 @@ class Fleet:
             raise FleetFailure(f"{member.name} ended the run: {root_cause(error)}") from error
         member.died_at = member.answered_at if member.died_at is None else member.died_at
         # Ray's word for a machine that was taken away
-        wait = member.deaths.add(self.config, member.worked, free=getattr(error, "preempted", False))
+        free = member.moving is not None or getattr(error, "preempted", False)
+        wait = member.deaths.add(self.config, member.worked, free=free)
+        member.moving, member.parting = None, False
         self._kill(member)
         if wait is None:
             why = f"{member.name} {member.deaths.describe(self.config)}; the last time: {root_cause(error)}"
@@ -391,16 +369,22 @@ class Fleet:
             self.tell(f"{why}. The run goes on without it")
             return
         self.tell(f"{member.name} died and starts again in {wait:.1f} s: {root_cause(error)}")
-        member.moving, member.start_again_at = None, time.monotonic() + wait
+        member.start_again_at = time.monotonic() + wait
 
     def tell(self, what: str) -> None:
         """Something that happened to the fleet: into the log, and to people."""
         log.warning(what)
         self._say(what)
 
+    def recovered(self, role: str, seconds: float) -> None:
+        """What is no member (replay server, parameter store) is back, so long after its last sign of life."""
+        self.restarts += 1
+        self.recoveries.append((role, seconds))
+        self.tell(f"the {role.replace('_', ' ')} is back after {seconds:.1f} s")
+
     def retire(self, member: Member, deadline: float) -> None:
         """Let a member end by itself, or be killed after ``deadline`` seconds, and forget it."""
-        member.leaving, member.start_again_at = time.monotonic() + deadline, None
+        member.leaving, member.start_again_at, member.moving = time.monotonic() + deadline, None, None
         if member.running is None:
             member.finished = True
         else:
@@ -414,11 +398,14 @@ class Fleet:
         self.tell(f"{member.name} moves: its machine is to be taken away")
 
     def _moved(self, member: Member) -> None:
+        if self._stopping:
+            member.running, member.parting, member.finished = None, False, True
+            return
         member.died_at = member.answered_at
-        self.restart(member)
+        self.begin_anew(member)
         self.restarts += 1
 
-    def restart(self, member: Member) -> None:
+    def begin_anew(self, member: Member) -> None:
         """Begin a member's work anew in a new process, whatever it was doing; its deaths are not counted up."""
         self._kill(member)
         member.running, member.finished = None, False
@@ -433,9 +420,14 @@ class Fleet:
         end = time.monotonic() + deadline
         self._stopping = True
         for member in members:
-            member.start_again_at = None
-            if member.running is not None:
+            member.start_again_at = member.moving = None
+            if member.running is None or member.parting:
+                continue
+            if member.report:
                 member.handle.stop.remote()
+            else:  # it has done nothing yet
+                member.running, member.finished = None, True
+                self._kill(member)
         while any(member.running is not None for member in members) and time.monotonic() < end:
             self.poll(min(0.2, max(0.0, end - time.monotonic())))
         self._stopping = False
@@ -458,13 +450,14 @@ class Fleet:
         return [member for member in self.members if member.role == role]
 
 
-def kill_process(report: dict[str, Any]) -> None:
-    """Kill the process of a report by its id, where it is of this machine: a stopped one hears nothing of Ray."""
+def kill_process(report: dict[str, Any]) -> bool:
+    """Kill the process of a report by its id: a stopped one hears nothing of Ray. False for one of another machine."""
     if report.get("host") != socket.gethostname():
-        return
+        return False
     with contextlib.suppress(psutil.Error, ProcessLookupError, KeyError):
         if "".join(psutil.Process(report["pid"]).cmdline()[:1]).startswith("ray::"):  # not another's, by the same id
             os.kill(report["pid"], signal.SIGKILL)
+    return True
 
 
 def root_cause(error: BaseException) -> str:

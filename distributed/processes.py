@@ -180,6 +180,10 @@ class LearnerProcess(_Shell):
     def _progress(self) -> None:
         self.beat += 1
 
+    def take(self, extra: dict[str, Any]) -> None:
+        """What goes into the next checkpoint, where that cannot wait for the next `report`."""
+        self._extra = extra
+
     def stop(self) -> None:
         """Ask the loop to end, also while it waits for data."""
         super().stop()

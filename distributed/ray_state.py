@@ -30,9 +30,9 @@ def free_resources() -> dict[str, float]:
 
 
 def actor_process(handle: Any) -> tuple[int, str] | None:
-    """Process id and machine of an actor; None while it waits for room or is being made, and once it is dead."""
+    """Process id and machine of an actor; None while it waits for room, and once it is dead."""
     found = state.actors(handle._actor_id.hex())
-    if found.get("State") != "ALIVE":
+    if not found.get("Pid") or found["State"] == "DEAD":
         return None
     return int(found["Pid"]), str(found["Address"]["NodeID"])
 
@@ -41,18 +41,19 @@ class MachineWatch:
     """Asks Ray every few seconds, in a thread of its own, which machines are to be taken away.
 
     Attributes:
-        going: ids of machines whose owner has said so (Ray: draining); nothing new is put there.
+        going: machines whose owner has said so (Ray: draining), by id, and the seconds since the epoch at which that
+            will be, 0 for unknown; nothing new is put there.
     """
 
     def __init__(self, seconds: float) -> None:
-        self.going: set[str] = set()
+        self.going: dict[str, float] = {}
         self._seconds = seconds
         self._thread = NativeThread(self._run, "machine-watch")
 
     def _run(self, stopping: threading.Event) -> None:
         while not stopping.wait(self._seconds):
             try:
-                self.going = set(state.state.get_draining_nodes())
+                self.going = {name: at / 1000 for name, at in state.state.get_draining_nodes().items()}
             except Exception as error:  # Ray's control store is gone; what follows of that is seen elsewhere
                 log.debug("Ray does not say which machines are to be taken away: %s", error)
 

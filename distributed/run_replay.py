@@ -37,6 +37,7 @@ def start_run_replay(
     Raises what `start_replay_server` raises.
     """
     config = plan.config
+    cursors = {} if checkpoint is None else dict(checkpoint.extra["replayers"])
     contents = None if checkpoint is None else _contents(checkpoint, config.checkpoint.replay)
     server = start_replay_server(
         plan.specs,
@@ -61,7 +62,7 @@ def start_run_replay(
             log.error("%s holds %s, and the checkpoint says %s", name, found[name], counts)
     windows = sum(counts["size"] for counts in found.values())
     log.info("replay begins with the contents of %s: %d windows in %d tables", checkpoint.folder, windows, len(found))
-    return server, dict(checkpoint.extra["replayers"])
+    return server, cursors
 
 
 def _contents(checkpoint: Checkpoint, asked: bool) -> Path | None:

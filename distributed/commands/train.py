@@ -132,7 +132,6 @@ def _train(plan: RunPlan, config: TrainConfig, made: RunFolder, resume: bool) ->
             raise
         try:
             result.write(made.result)
-            draw(made.metrics, made.curves, result)
         except OSError as error:
             made.write_end("failed")
             print_result(result, printer())
@@ -140,6 +139,10 @@ def _train(plan: RunPlan, config: TrainConfig, made: RunFolder, resume: bool) ->
                 f"the result above could not be written to {made.path}: {error}; make room, then evaluate again: "
                 f"clowder train --resume {made.path}"
             ) from error
+        try:
+            draw(made.metrics, made.curves, result)
+        except Exception as error:
+            print(f"clowder train: the learning curves were not drawn: {error}", file=sys.stderr)
         made.write_end("finished")
     print_result(result, printer())
     print(f"result: {made.result}   curves: {made.curves}")

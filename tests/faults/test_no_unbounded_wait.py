@@ -50,10 +50,6 @@ ALLOWED = {
     ("replay/server_process.py", "_serve", "Stop"): (
         "while nothing is served yet; the parent waits with replay.start_deadline and ends this process"
     ),
-    ("distributed/coordinator.py", "Coordinator.__init__", "ThreadPoolExecutor"): (
-        "`close` does not wait for it, and its one call is start_replay_server, which replay.start_deadline bounds"
-    ),
-    ("distributed/coordinator.py", "Coordinator._start", "result"): "only after `done`",
     ("distributed/processes.py", "ParameterStoreProcess.__init__", "ray.put"): (
         "in the parameter store's process; learner and actors wait for its answers at most LOST_AFTER_SECONDS"
     ),
@@ -61,6 +57,7 @@ ALLOWED = {
     ("distributed/recording.py", "Crew._died", "ray.kill"): "at once; for an actor not known yet, " + WITH_RAY,
     ("distributed/fleet.py", "Fleet._check_progress", "ray.kill"): "at once; for an actor not known yet, " + WITH_RAY,
     ("distributed/fleet.py", "Fleet._kill", "ray.kill"): "at once; for an actor not known yet, " + WITH_RAY,
+    ("distributed/store_keeper.py", "StoreKeeper.check", "ray.kill"): "at once",
     ("distributed/ray_state.py", "machines", "ray.nodes"): WITH_RAY,
     ("distributed/ray_state.py", "free_resources", "ray.available_resources"): WITH_RAY,
     ("distributed/ray_state.py", "actor_process", "ray._private.state.actors"): WITH_RAY,

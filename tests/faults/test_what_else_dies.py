@@ -109,11 +109,11 @@ def test_an_environment_that_hangs_is_given_up_with_its_process(tmp_path: Path) 
         "hanging:\n  task: mine/hanging\n  entry_point: hanging_environment:make\n  envs_per_actor: 2\n"
         "  random_return: 20.0\n  reference_return: 500.0\n  online_share: 1.0\n"
     )
-    words = [*SMALL[2:], ENDLESS, "actors=[hanging]", "cluster.restarts=1", "cluster.stall_deadline_seconds=5"]
+    words = [*SMALL[2:], ENDLESS, "actors=[hanging]", "cluster.restarts=1", "cluster.stall_deadline_seconds=9"]
     words += ["--config-dir", tmp_path / "mine", "--name", "shot"]
     with clowder("train", *words, cwd=tmp_path, environment={"PYTHONPATH": str(tmp_path)}) as process:
         watched = Watched(process, tmp_path)
-        watched.said(r"environment_actor/hanging-0 died and starts again .*no progress for [5-9] s in phase acting")
+        watched.said(r"environment_actor/hanging-0 died and starts again .*no progress for (9|1\d) s in phase acting")
         watched.said("environment_actor/hanging-0 is back after")
         assert process.wait(120) == 1, output(tmp_path)
     assert "hanging-0 died 2 times" in output(tmp_path).splitlines()[-1]
@@ -130,7 +130,8 @@ def test_a_fleet_whose_disk_is_full_learns_on_and_what_was_saved_stays(
         watched = Watched(process, tmp_path)
         watched.until(lambda: whole_checkpoints(watched.run.checkpoints))
         filler = small_disk / "filler"
-        filler.write_bytes(bytes(max(0, shutil.disk_usage(small_disk).free - 4096)))
+        # Room for lines of a log, and for no checkpoint.
+        filler.write_bytes(bytes(max(0, shutil.disk_usage(small_disk).free - 65_536)))
         watched.said("a checkpoint was not written, and training goes on")
         saved = latest_checkpoint(watched.run.checkpoints)
         assert saved is not None
