@@ -31,18 +31,27 @@ ASKED = 0.01
 """Of a process's memory, in ten minutes."""
 
 
-def look(run: psutil.Process) -> dict[str, tuple[float, float, float]]:
-    """(resident bytes, descriptors, threads) of each process of a run, by its title and id."""
+def title(process: psutil.Process) -> str:
+    """What a process is: Ray's name of it, a module of ours, or a program."""
+    words = process.cmdline() or [process.name()]
+    if words[0].startswith("ray::"):
+        return words[0]
+    if Path(words[0]).name.startswith("python"):
+        words = [word for word in words[1:] if not word.startswith("-")]
+    return Path(words[0]).name
+
+
+def look(run: psutil.Process, titles: dict[int, str]) -> dict[int, tuple[float, float, float]]:
+    """(resident bytes, descriptors, threads) of each process of a run, by its id; new ones get a title."""
     found = {}
     for process in [run, *run.children(recursive=True)]:
         with contextlib.suppress(psutil.Error):
-            words = process.cmdline()
-            title = next((word for word in words if "ray::" in word or word.startswith("replay.")), "")
-            name = (title or Path(words[0]).name).partition(".run")[0]
+            if process.pid not in titles:
+                titles[process.pid] = title(process)
             with process.oneshot():
                 memory = process.memory_info()
                 # Shared pages are weights in Ray's object store, counted once below.
-                found[f"{name} {process.pid}"] = (memory.rss - memory.shared, process.num_fds(), process.num_threads())
+                found[process.pid] = (memory.rss - memory.shared, process.num_fds(), process.num_threads())
     return found
 
 
@@ -71,7 +80,8 @@ def main() -> None:
     options = parser.parse_args()
     settings = ["experiment=quickstart", f"learner.minutes={options.minutes}", "learner.steps=1000000"]
     settings += ["evaluation.every_seconds=300", "evaluation.episodes=2", "evaluation.final_episodes=1", *SMALL_TABLES]
-    began, looks = time.monotonic(), list[tuple[float, dict[str, tuple[float, float, float]], float]]()
+    began, looks = time.monotonic(), list[tuple[float, dict[int, tuple[float, float, float]], float]]()
+    titles: dict[int, str] = {}
     process = subprocess.Popen(train_command(options.runs / "soak", 0, [*settings, *options.overrides]))
     try:
         run, end = psutil.Process(process.pid), 60 * (options.minutes + 10)
@@ -79,7 +89,7 @@ def main() -> None:
         while process.poll() is None and (now := time.monotonic() - began) < end:
             with contextlib.suppress(psutil.Error, OSError, ValueError):
                 if now > 60 * options.warm_up and json.loads(status.read_text())["phase"] == "training":
-                    looks.append((now, look(run), shared_bytes()))
+                    looks.append((now, look(run, titles), shared_bytes()))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(LOOK_SECONDS)
     finally:
@@ -88,11 +98,11 @@ def main() -> None:
             process.wait(60)
     times = [at for at, _, _ in looks]
     rows: list[dict[str, Any]] = []
-    for name in sorted(set.intersection(*(set(each) for _, each, _ in looks))):
-        memory, descriptors, threads = zip(*(each[name] for _, each, _ in looks))
+    for pid in sorted(set.intersection(*(set(each) for _, each, _ in looks)), key=lambda pid: (titles[pid], pid)):
+        memory, descriptors, threads = zip(*(each[pid] for _, each, _ in looks))
         rows.append(
             {
-                "process": name.rpartition(" ")[0],
+                "process": titles[pid],
                 "megabytes": memory[-1] / 2**20,
                 "growth_of_memory_in_10_min": slope(times, memory) / max(memory),
                 "descriptors": [min(descriptors), max(descriptors)],

@@ -13,6 +13,7 @@ PROCESS_ENVIRONMENT = {
     "PYTHONFAULTHANDLER": "1",
     "RAY_worker_niceness": "0",  # Ray's own 15 would leave `cluster.nice` no room below the learner
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_task_events_report_interval_ms": "0",  # a record of every call, of which Ray's control store keeps 100,000
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # we hide accelerators ourselves; silences a warning about it
 }
 
@@ -44,9 +45,9 @@ _M_MMAP_THRESHOLD, _LARGE_BYTES = -3, 1 << 17
 def give_back_large_arrays() -> None:
     """Have every array of 128 KiB or more mapped by itself, so that its memory goes back when it is freed.
 
-    By default glibc raises that bound to the largest array it has freed, up to 32 MiB. An environment actor frees
-    frames and whole sets of weights between small things that stay, and its heap grew to a gigabyte of holes. The
-    price, a page fault a page, is small beside an environment's step; a learner would feel it.
+    By default glibc raises that bound to the largest array it has freed, up to 32 MiB. Environment actors and
+    evaluators free frames and whole sets of weights between small things that stay, and an actor's heap grew to a
+    gigabyte of holes. The price, a page fault a page, is small beside an environment's step; a learner would feel it.
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library has its own ways
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)

@@ -306,6 +306,7 @@ class EvaluatorProcess(_Shell):
 
     def __init__(self, plan: RunPlan, nice: int) -> None:
         super().__init__(plan, nice=nice, threads=plan.config.cluster.actor_threads)
+        give_back_large_arrays()
         self._rounds: list[Any] = []
 
     def make(self) -> Any:
