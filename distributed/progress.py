@@ -115,7 +115,7 @@ class Progress:
             if why and why != self.learner.get(f"{what}_failure", ""):
                 log.error("a %s was not %s, and training goes on: %s", what, happened, why)
         self.learner = dict(report)
-        self._version = max(self._version, int(report["version"]))
+        self._version = max(self._version, int(report.get("version", -1)))
 
     def share_gaps(self) -> list[str]:
         """Sources that got another share of all windows than was asked, in words; only empty tables are a reason."""

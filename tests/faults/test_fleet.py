@@ -151,6 +151,7 @@ def test_a_crash_is_tried_again_within_the_budget(told: Told) -> None:
     assert "starts again in 1.0 s" in told.said[0] and told.fleet.restarts == 1
 
 
+@pytest.mark.long
 def test_room_is_waited_for_and_that_is_no_death(cluster: None) -> None:
     told = Told(dispensable=True)
     first = told.add("environment_actor/x-0", cpus=1.0)
@@ -166,6 +167,7 @@ def test_room_is_waited_for_and_that_is_no_death(cluster: None) -> None:
     told.fleet.dismiss([second])
 
 
+@pytest.mark.long
 def test_what_a_run_cannot_do_without_must_have_room_at_first(told: Told) -> None:
     first = told.add("learner/0", cpus=1.0)
     told.until(lambda: first.alive)
@@ -174,6 +176,7 @@ def test_what_a_run_cannot_do_without_must_have_room_at_first(told: Told) -> Non
         told.until(lambda: False)
 
 
+@pytest.mark.long
 def test_a_process_that_runs_and_has_never_answered_is_killed_by_its_id(told: Told) -> None:
     member = told.add("learner/0", slow=60.0)
     told.until(lambda: actor_process(member.handle) is not None)

@@ -37,6 +37,7 @@ def served_episodes(pid: int, wanted: int, seconds: float) -> set[str]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.timeout(500)
 def test_replayers_and_evaluators_that_are_killed_or_stopped_come_back_and_no_demonstration_is_missing(
     tmp_path: Path,
@@ -101,6 +102,7 @@ def make(**_):
 """
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_an_environment_that_hangs_is_given_up_with_its_process(tmp_path: Path) -> None:
     (tmp_path / "mine" / "actors").mkdir(parents=True)
@@ -119,6 +121,7 @@ def test_an_environment_that_hangs_is_given_up_with_its_process(tmp_path: Path) 
     assert "hanging-0 died 2 times" in output(tmp_path).splitlines()[-1]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_fleet_whose_disk_is_full_learns_on_and_what_was_saved_stays(
     cartpole_set: Path, small_disk: Path, tmp_path: Path
@@ -143,6 +146,7 @@ def test_a_fleet_whose_disk_is_full_learns_on_and_what_was_saved_stays(
         assert process.wait(60) == INTERRUPTED, output(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_counts_of_a_fleet_whose_actors_are_killed_agree_with_reverbs_own(cartpole_set: Path, tmp_path: Path) -> None:
     words = [*SMALL, *QUICK, ENDLESS, f"actors.cartpole_v1.demonstrations={cartpole_set}", "checkpoint.replay=true"]
