@@ -96,6 +96,7 @@ def main() -> None:
         if process.poll() is None:
             process.terminate()
             process.wait(60)
+    looks = looks[:-2]  # the last may see the fleet's end
     times = [at for at, _, _ in looks]
     rows: list[dict[str, Any]] = []
     for pid in sorted(set.intersection(*(set(each) for _, each, _ in looks)), key=lambda pid: (titles[pid], pid)):
