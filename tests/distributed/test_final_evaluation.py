@@ -108,6 +108,7 @@ def test_a_process_that_is_killed_is_replaced_and_its_task_is_played_again(ray_o
     assert failed[third] == "no process was left to evaluate it"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_process_that_is_stopped_is_waited_for_to_the_deadline(ray_of_ours, tmp_path, monkeypatch):
     monkeypatch.setattr(final_evaluation, "EvaluatorProcess", Player)
