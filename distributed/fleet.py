@@ -315,11 +315,14 @@ class Fleet:
         now, told = time.monotonic(), member.roomless_since is not None
         since = member.roomless_since = now - silent if member.roomless_since is None else member.roomless_since
         member.progressed_at = now  # once there is room it has as long again
+        too_long = not member.begun or now - since > 60 * self.config.restart_minutes
+        ends = too_long and not self._dispensable(member)
+        if told and not ends:
+            return
         why = f"{member.name} has waited {now - since:.0f} s for room in the cluster; free now: {free_resources()}"
-        if not self._dispensable(member) and (not member.begun or now - since > 60 * self.config.restart_minutes):
+        if ends:
             raise FleetFailure(f"{why}. Give it more room, or ask for less (cluster.*_cpus, num_actors)")
-        if not told:
-            self.tell(why)
+        self.tell(why)
 
     def _warn_of_waits(self, member: Member, silent: float) -> None:
         """Tell once what a member waits for when half of the stall deadline is over, beating or not."""
