@@ -166,7 +166,8 @@ class AdvantageFiltered:
             weight = (gain / scale).clamp(-WEIGHT_CLIP, WEIGHT_CLIP).exp()
             weight = torch.where(learned & (steps.label == steps.action).all(-1), weight, 1.0)
         log_policy = agent.logits(hidden[places], steps.legal).float().log_softmax(-1)  # [n, C, elements, A]
-        policy = weight * self._imitated(log_policy, steps) * steps.labelled
+        nats = self._imitated(log_policy, steps) * steps.labelled
+        policy = weight * nats
         values = _values(agent)
         if judged.prior is not None:
             bounded = (advantage / scale).clamp(-config.advantage_clip, config.advantage_clip)
@@ -204,7 +205,7 @@ class AdvantageFiltered:
             record[f"value/{name}"] = low + (judged.value * valid).sum() / steps_in_all * (high - low)
             outside = (target - 0.5).abs() > 0.55
             record[f"value_outside/{name}"] = (outside & known).sum() / known.sum().clamp(min=1)
-            record[f"loss/{name}"] = policy.sum() / steps_in_all
+            record[f"loss/{name}"] = nats.sum() / steps.labelled.sum().clamp(min=1)
         return policy, critic, entropy
 
     def _judge(self, before: torch.Tensor, places: torch.Tensor, action: torch.Tensor, steps: Steps) -> Judged:
