@@ -37,6 +37,7 @@ from distributed.reporter import Reporter
 from distributed.result import Result
 from distributed.run_folder import RunFolder
 from distributed.run_log import run_log
+from distributed.run_replay import replay_scalars
 from distributed.start_up import StartUp
 from distributed.stop_request import StopRequest
 from distributed.store_keeper import StoreKeeper
@@ -218,7 +219,9 @@ class Coordinator:
                 return why
 
     def _point(self) -> None:
-        values = self.start_up.scalars() | fleet_scalars(self.fleet) | self._replay_scalars()
+        tables = self.replay.monitor.info() if self.replay.monitor else {}
+        values = self.start_up.scalars() | fleet_scalars(self.fleet)
+        values |= replay_scalars(tables, self.config.replay.samples_per_insert)
         server = self.replay.server
         pids = {"coordinator": os.getpid()} | ({} if server is None else {"replay_server": server.pid})
         for name, pid in pids.items():
@@ -302,21 +305,6 @@ class Coordinator:
                 self.fleet.retire(member, self.config.cluster.stop_deadline_seconds)
             if new or gone:
                 self.fleet.tell(f"actors.{name}: {len(new)} more, {len(gone)} fewer, now {count} are wanted")
-
-    def _replay_scalars(self) -> dict[str, float]:
-        values: dict[str, float] = {}
-        for table in (self.replay.monitor.info() if self.replay.monitor else {}).values():
-            values |= {
-                f"replay/size/{table.name}": float(table.size),
-                f"replay/inserts/{table.name}": float(table.inserts),
-                f"replay/samples/{table.name}": float(table.samples),
-                f"replay/reuse/{table.name}": table.samples / table.inserts if table.inserts else 0.0,
-                f"replay/inserts_wait/{table.name}": float(table.inserts_wait),
-            }
-            asked = self.config.replay.samples_per_insert
-            if asked is not None and table.name.startswith("online/"):  # beside `reuse`, which is what was reached
-                values[f"replay/samples_per_insert_asked/{table.name}"] = asked
-        return values
 
     # Ending -----------------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from learner.checkpoint import latest_checkpoint, restore_checkpoint
 from learner.checkpoint_writer import CheckpointWriter
 from learner.learner import Learner
 from replay.contents import ContentsSaver
-from replay.table_info import ReplayMonitor
+from replay.table_info import ReplayInfo, ReplayMonitor
 from replay.waiting import Waiting
 
 log = logging.getLogger(__name__)
@@ -223,6 +223,10 @@ class LearnerLoop:
         Raises CheckpointFailed where it is not on disk after ``deadline`` seconds.
         """
         return self.checkpoints.save(self.learner, self._extra(), deadline)
+
+    def tables(self) -> ReplayInfo:
+        """Of replay, as last looked at."""
+        return self._monitor.info()
 
     def interrupt(self) -> None:
         """End a wait for data in `step`, from another thread."""

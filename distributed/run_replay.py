@@ -28,6 +28,22 @@ def table_counts(tables: ReplayInfo) -> dict[str, dict[str, int]]:
     }
 
 
+def replay_scalars(tables: ReplayInfo, samples_per_insert: float | None) -> dict[str, float]:
+    """Scalars of all tables, and the samples per insert that were asked beside ``reuse``, which was reached."""
+    values: dict[str, float] = {}
+    for table in tables.values():
+        values |= {
+            f"replay/size/{table.name}": float(table.size),
+            f"replay/inserts/{table.name}": float(table.inserts),
+            f"replay/samples/{table.name}": float(table.samples),
+            f"replay/reuse/{table.name}": table.samples / table.inserts if table.inserts else 0.0,
+            f"replay/inserts_wait/{table.name}": float(table.inserts_wait),
+        }
+        if samples_per_insert is not None and table.name.startswith("online/"):
+            values[f"replay/samples_per_insert_asked/{table.name}"] = samples_per_insert
+    return values
+
+
 def start_run_replay(
     plan: RunPlan, run: RunFolder, checkpoint: Checkpoint | None, *, port: int = 0, generation: int = 0
 ) -> tuple[ServerHandle, dict[str, Any]]:

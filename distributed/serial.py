@@ -23,7 +23,7 @@ from distributed.reporter import Reporter
 from distributed.result import Result
 from distributed.run_folder import RunFolder
 from distributed.run_log import run_log
-from distributed.run_replay import start_run_replay
+from distributed.run_replay import replay_scalars, start_run_replay
 from distributed.stop_request import StopRequest
 from distributed.weight_exchange import LocalWeightLink, Puller
 from learner.checkpoint_writer import CheckpointFailed
@@ -112,12 +112,15 @@ class SerialRun:
             self.learner.save(self.config.checkpoint.deadline_seconds)
         except CheckpointFailed as error:
             log.error("the last checkpoint was not written: %s", error)
-        self.reporter.point()
+        self._point()
         if self.stop.requested:
             raise KeyboardInterrupt
         self.reporter.phase("evaluating")
         version = self.learner.learner.version
         return make_result(self.plan, self.progress, version, self._evaluate(), self.reporter.metrics)
+
+    def _point(self) -> None:
+        self.reporter.point(replay_scalars(self.learner.tables(), self.config.replay.samples_per_insert))
 
     def turn(self) -> None:
         """A little of every component."""
@@ -133,7 +136,7 @@ class SerialRun:
             self.learner.step()
         if self.reporter.due:
             self._collect()
-            self.reporter.point()
+            self._point()
         if self._monitoring_due():
             self._monitor()
 
@@ -173,7 +176,7 @@ class SerialRun:
         if self.config.evaluation.every_steps:  # a point of its own, at this very step
             self.learner.point()
             self._collect()
-            self.reporter.point()
+            self._point()
         self._monitored_at = time.monotonic()
 
     def _evaluate(self) -> list[Round]:

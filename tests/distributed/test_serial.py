@@ -12,8 +12,10 @@ from distributed.config import to_dict
 from distributed.coordinator import train
 from distributed.metrics import read_rows
 from distributed.run_folder import RunFolder
+from distributed.run_replay import replay_scalars
 from learner.batch_source import NoData
 from learner.checkpoint import latest_checkpoint
+from replay.table_info import TableInfo
 
 
 def config_of(cartpole_set, tmp_path, steps):
@@ -30,6 +32,15 @@ def config_of(cartpole_set, tmp_path, steps):
     )  # fmt: skip
 
 
+def test_the_samples_per_insert_that_were_asked_are_shown_beside_those_that_were_reached():
+    tables = {name: TableInfo(name, size=5, inserts=10, samples=25) for name in ("online/a/b", "demonstrations/a/b")}
+    values = replay_scalars(tables, 4.0)
+    asked = {name: value for name, value in values.items() if "asked" in name}
+    assert asked == {"replay/samples_per_insert_asked/online/a/b": 4.0}
+    assert values["replay/reuse/online/a/b"] == values["replay/reuse/demonstrations/a/b"] == 2.5
+    assert not any("asked" in name for name in replay_scalars(tables, None))
+
+
 def test_a_run_in_one_process_its_play_as_an_expert_and_its_resume(cartpole_set, tmp_path, capsys):
     config = config_of(cartpole_set, tmp_path, steps=40)
     run = RunFolder.create(tmp_path / "serial", to_dict(config), ["test"])
@@ -40,6 +51,8 @@ def test_a_run_in_one_process_its_play_as_an_expert_and_its_resume(cartpole_set,
     assert (run.videos / "gymnasium-CartPole-v1.mp4").stat().st_size > 0
     values = {name for row in read_rows(run.metrics) for name in row["values"]}
     assert {"learner/loss", "return/gymnasium/CartPole-v1", "lag/versions_mean"} <= values
+    newest = read_rows(run.metrics)[-1]["values"]
+    assert newest["replay/inserts/good/gymnasium/CartPole-v1"] > 0
     evaluated = "evaluation/return/gymnasium/CartPole-v1"
     assert [row["learner_steps"] for row in read_rows(run.metrics) if evaluated in row["values"]] == [20, 40]
     assert latest_checkpoint(run.checkpoints).step == 40
