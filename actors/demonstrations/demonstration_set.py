@@ -135,7 +135,8 @@ class SetSettings:
         try:
             return cls(**data | {"task": TaskSpec.from_json(data["task"])})
         except (TypeError, ValueError, KeyError) as error:
-            raise DemonstrationSetError(f"{where} has malformed settings ({error}); record the set anew") from error
+            why = " ".join(str(error).split())  # it may quote a key with line breaks
+            raise DemonstrationSetError(f"{where} has malformed settings ({why}); record the set anew") from error
 
 
 def check_settings(recorded: SetSettings, wanted: SetSettings, where: Path, longest: int | None = None) -> None:

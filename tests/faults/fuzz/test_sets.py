@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from actors.demonstrations.action_set import MANIFEST as SET_MANIFEST
 from actors.demonstrations.action_set import ActionSet
-from actors.demonstrations.demonstration_set import DemonstrationSet, DemonstrationSetError
+from actors.demonstrations.demonstration_set import DemonstrationSet, DemonstrationSetError, SetSettings
 from actors.demonstrations.episode import ActionRecord, Episode
 from actors.demonstrations.minari_set import METADATA, TABLE
 from actors.demonstrations.minari_writer import MinariWriter
@@ -270,6 +270,13 @@ def test_json_of_a_thousand_brackets_is_refused(minari_set: Path) -> None:
     (minari_set / "data" / METADATA).write_text("[" * 100_000)
     with pytest.raises(DemonstrationSetError, match="is not JSON"):
         load_set(minari_set)
+
+
+def test_a_setting_with_a_line_break_is_quoted_in_one_line() -> None:
+    data = wanted_settings(CARTPOLE, "test").to_json() | {"of\nnobody": 1}
+    with pytest.raises(DemonstrationSetError, match="malformed settings") as caught:
+        SetSettings.from_json(data, Path("set.json"))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
