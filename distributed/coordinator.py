@@ -20,8 +20,10 @@ import ray
 from distributed import ray_cluster
 from distributed.config import TrainConfig
 from distributed.console import Console
+from distributed.errors import root_cause
 from distributed.final_evaluation import evaluate_in_processes
-from distributed.fleet import Fleet, Member, root_cause
+from distributed.fleet import Fleet
+from distributed.member import Member
 from distributed.plan import RunPlan, make_plan
 from distributed.process_environment import set_process_environment
 from distributed.processes import (

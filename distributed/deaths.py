@@ -6,9 +6,16 @@ import dataclasses
 from collections import deque
 
 from distributed.cluster_config import ClusterConfig
+from distributed.errors import ClowderError
 
 HEALTHY_SECONDS = 30.0
 """A process that has worked so long is started again at once; the wait doubles for each that has not."""
+
+
+class FleetFailure(ClowderError):
+    """A process that the run cannot do without died more often than it may be started again, or does not start."""
+
+    exit_code = 1
 
 
 @dataclasses.dataclass

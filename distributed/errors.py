@@ -72,3 +72,13 @@ def nearest(name: str, known: Iterable[str], kind: str, likely: Sequence[str] = 
     hint = f"did you mean {' or '.join(list(dict.fromkeys(near))[:3])}? " if near else ""
     listed = known if len(known) <= 40 else [*known[:40], f"... ({len(known)} in all)"]
     return f"{hint}{kind}: {', '.join(listed) or 'none'}"
+
+
+def root_cause(error: BaseException) -> str:
+    """The message of what was raised inside a Ray process, without Ray's own wrapping, on one line."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, BaseException):
+        error = cause
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    text = lines[-1] if "Traceback" in str(error) and lines else " ".join(lines[:3])
+    return text if text.startswith(type(error).__name__) else f"{type(error).__name__}: {text}"

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import ray
 
-from distributed.errors import ClowderError
+from distributed.errors import ClowderError, root_cause
 from distributed.evaluation import Round
-from distributed.fleet import root_cause
 from distributed.metrics import MetricsWriter
 from distributed.plan import RunPlan
 from distributed.processes import EvaluatorProcess, spawn

@@ -1,128 +1,26 @@
-"""`Fleet`: the Ray processes of a run, each with its reports, its deaths and the right to be started again.
-
-A member is a Ray actor with three methods: ``build()`` does the slow imports, ``run(...)`` lasts as long as the process
-has work and carries its exception, ``report()`` answers at once. So a death, an exception and an orderly end all
-show as the end of ``run``.
-"""
+"""`Fleet`: the Ray processes of a run: started, asked for reports, replaced, moved and stopped."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import logging
 import math
-import os
-import signal
-import socket
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
 
-import psutil
 import ray
 
 from distributed.cluster_config import ClusterConfig
-from distributed.deaths import Deaths
-from distributed.errors import ClowderError
-from distributed.ray_state import actor_process, free_resources, machine, machines
+from distributed.deaths import FleetFailure
+from distributed.errors import root_cause
+from distributed.member import STARTING, Member
+from distributed.ray_state import machines
+from distributed.watchdog import Watchdog
 from learner.learner import Diverged
 
 log = logging.getLogger(__name__)
 
-BUILDING = ("importing", "imported", "built")
-"""Phases of a process that is not made yet (`distributed.processes`)."""
-STARTING = (*BUILDING, "waiting for data", "waiting for weights")
-"""Phases of one that does not do its work yet."""
-STOOD_STILL_SECONDS = 5.0
-"""Between two looks at the fleet; then this process stood still itself, and knows as long nothing of the others."""
 FINAL = (Diverged,)
 """What would only come again: the run ends at once."""
-
-
-class FleetFailure(ClowderError):
-    """A process died more often than it may be started again."""
-
-    exit_code = 1
-
-
-class Starter(Protocol):
-    """Makes one member's Ray actor."""
-
-    def __call__(self) -> Any:
-        """A handle of a new actor; called again for each restart."""
-        ...
-
-
-@dataclasses.dataclass
-class Member:
-    """One place in the fleet; the process in it may change.
-
-    Attributes:
-        name: ``<role>/<what>``, for messages and metrics.
-        start: makes the Ray actor.
-        arguments: makes what its ``run`` is given, at each start.
-        kept: its process stays when ``run`` has returned, for further calls; else it ends then.
-        ask: arguments of ``report``, made at each question.
-        farewell: begins what is still to be had of a ``kept`` process, whose ``run`` has ended, before it moves to
-            another machine; a reference to it.
-        handle, running, asked: of the present process: the actor, its ``run``, and a report not yet answered.
-        report: last one; empty for a process that has not answered yet.
-        progressed_at: monotonic time at which its beat last changed.
-        stuck: what it waits for was told in the log, and it still does.
-        roomless_since: monotonic time since which it waits for room in the cluster, as far as is known.
-        begun: one of its processes has answered.
-        deaths: of its processes.
-        works_since: monotonic time at which the present process began to do its work.
-        answered_at: monotonic time of its last answer.
-        died_at: monotonic time of the last sign of life before its last death, until it works again.
-        lost: it died too often, and the run goes on without it.
-        leaving: monotonic time until which it may end by itself; see `Fleet.retire`.
-        moving: monotonic time until which it may end by itself, to start again elsewhere; see `Fleet.move`.
-        parting: its ``run`` has ended, ``running`` is its farewell.
-        finished: its ``run`` returned by itself; the value is in ``result``.
-    """
-
-    name: str
-    start: Starter
-    arguments: Callable[[], tuple[Any, ...]]
-    kept: bool = False
-    ask: Callable[[], tuple[Any, ...]] = tuple
-    farewell: Callable[[], Any] | None = None
-    handle: Any = None
-    running: Any = None
-    asked: Any = None
-    asked_at: float = 0.0
-    report: dict[str, Any] = dataclasses.field(default_factory=dict)
-    progressed_at: float = 0.0
-    stuck: bool = False
-    roomless_since: float | None = None
-    begun: bool = False
-    deaths: Deaths = dataclasses.field(default_factory=Deaths)
-    works_since: float = math.inf
-    start_again_at: float | None = None
-    answered_at: float = 0.0
-    died_at: float | None = None
-    lost: bool = False
-    leaving: float | None = None
-    moving: float | None = None
-    parting: bool = False
-    finished: bool = False
-    result: Any = None
-
-    @property
-    def role(self) -> str:
-        """The name's part before the slash."""
-        return self.name.partition("/")[0]
-
-    @property
-    def alive(self) -> bool:
-        """Has a process that answered at least once."""
-        return self.running is not None and bool(self.report)
-
-    @property
-    def worked(self) -> float:
-        """Seconds that the present process has worked, waits in which nothing went on left out."""
-        return max(0.0, self.progressed_at - self.works_since)
 
 
 class Fleet:
@@ -153,7 +51,7 @@ class Fleet:
         self.members: list[Member] = []
         self._on_report = on_report
         self._stopping = False
-        self._looked_at: float | None = None
+        self._watchdog = Watchdog(config, self.tell, dispensable)
         self.restarts = 0
 
     def add(self, member: Member) -> Member:
@@ -180,7 +78,7 @@ class Fleet:
 
         Raises `FleetFailure` where a member died too often.
         """
-        self._look()
+        self._watchdog.look(self.members)
         now = time.monotonic()
         for member in self.members:
             if member.start_again_at is not None and now >= member.start_again_at and not self._stopping:
@@ -208,25 +106,16 @@ class Fleet:
                 self._ended(member)
             elif reference == member.asked:
                 self._answered(member)
-        self._look()
-        for member in [] if self._stopping else list(self.members):
-            self._check_progress(member)
+        self._watchdog.look(self.members)
+        if self._stopping:
+            return
+        for member in list(self.members):
+            if (why := self._watchdog.overdue(member)) is not None:
+                self._died(member, why)
             if member.moving is not None and time.monotonic() > member.moving:
                 self._moved(member)
             if member.leaving is not None and (member.finished or time.monotonic() > member.leaving):
                 self.dismiss([member])
-
-    def _look(self) -> None:
-        """Leave out of all deadlines what this process stood still."""
-        now = time.monotonic()
-        gap = 0.0 if self._looked_at is None else now - self._looked_at
-        self._looked_at = now
-        if gap > STOOD_STILL_SECONDS:
-            log.warning("the coordinator stood still for %.0f s; for as long it knows nothing of the others", gap)
-            for member in self.members:
-                member.progressed_at += gap
-                member.asked_at += gap
-                member.answered_at += gap
 
     def _answered(self, member: Member) -> None:
         try:
@@ -273,78 +162,6 @@ class Fleet:
         member.running, member.finished = None, True
         if not member.kept:
             self._kill(member)
-
-    def _check_progress(self, member: Member) -> None:
-        if member.running is None or member.parting:
-            return
-        now = time.monotonic()
-        asked = member.asked is not None and not ray.wait([member.asked], timeout=0)[0]
-        unanswered = now - member.asked_at if asked else 0.0
-        # While a process imports and builds, threads of its own wait for it longer than they do later.
-        building = member.report.get("phase") in BUILDING
-        deadline = self.config.start_deadline_seconds if building else self.config.answer_deadline_seconds
-        if member.report and unanswered > deadline:
-            kill_process(member.report)
-            self._died(member, TimeoutError(f"no answer for {unanswered:.0f} s in phase {member.report.get('phase')}"))
-            return
-        silent = now - member.progressed_at
-        if not member.report:
-            if silent > self.config.start_deadline_seconds or member.roomless_since is not None:
-                self._unheard(member, silent)
-        elif silent > max(self.config.stall_deadline_seconds, deadline if building else 0.0):
-            ray.kill(member.handle)
-            self._died(member, TimeoutError(self._standstill(member, silent)))
-        else:
-            self._warn_of_waits(member, silent)
-
-    def _unheard(self, member: Member, silent: float) -> None:
-        """Of a process that should have answered by now: it hangs, or the cluster has had no room for it yet.
-
-        For room is waited, and that is no death: without end where the run goes on without it, else as long as a
-        process may be away; only what it begins with must have room at once.
-        """
-        if (process := actor_process(member.handle)) is not None:
-            if silent < self.config.start_deadline_seconds:
-                return  # it waited for room before
-            pid, where = process
-            if where == machine():
-                kill_process({"pid": pid, "host": socket.gethostname()})
-            limit = f"cluster.start_deadline_seconds={self.config.start_deadline_seconds:g}"
-            self._died(member, TimeoutError(f"it did not start within {limit}"))
-            return
-        now, told = time.monotonic(), member.roomless_since is not None
-        since = member.roomless_since = now - silent if member.roomless_since is None else member.roomless_since
-        member.progressed_at = now  # once there is room it has as long again
-        too_long = not member.begun or now - since > 60 * self.config.restart_minutes
-        ends = too_long and not self._dispensable(member)
-        if told and not ends:
-            return
-        why = f"{member.name} has waited {now - since:.0f} s for room in the cluster; free now: {free_resources()}"
-        if ends:
-            raise FleetFailure(f"{why}. Give it more room, or ask for less (cluster.*_cpus, num_actors)")
-        self.tell(why)
-
-    def _warn_of_waits(self, member: Member, silent: float) -> None:
-        """Tell once what a member waits for when half of the stall deadline is over, beating or not."""
-        longest = max([silent, *(seconds for _, seconds in member.report.get("waits", ()))])
-        stuck = longest > 0.5 * self.config.stall_deadline_seconds
-        if stuck and not member.stuck:
-            log.warning("%s: %s", member.name, self._standstill(member, longest))
-        elif member.stuck and not stuck:
-            log.info("%s goes on", member.name)
-        member.stuck = stuck
-
-    def _standstill(self, member: Member, seconds: float) -> str:
-        """Who waits for whom, and since when, in one clause."""
-        unanswered = time.monotonic() - member.asked_at if member.asked is not None else 0.0
-        waits = [f"waits for {what}, since {since:.0f} s" for what, since in member.report.get("waits", ())]
-        known = ", and ".join(waits) or "waits for nothing that is known"
-        text = f"no progress for {seconds:.0f} s in phase {member.report.get('phase')}"
-        if unanswered > max(2.0, 3 * self.config.report_seconds):
-            return (
-                f"{text}: process {member.report.get('pid')} has not answered for {unanswered:.0f} s; then it {known}"
-            )
-        return f"{text}: it {known}"
 
     def _died(self, member: Member, error: Exception) -> None:
         member.running = member.asked = None
@@ -451,23 +268,3 @@ class Fleet:
     def of(self, role: str) -> list[Member]:
         """Members of one role."""
         return [member for member in self.members if member.role == role]
-
-
-def kill_process(report: dict[str, Any]) -> bool:
-    """Kill the process of a report by its id: a stopped one hears nothing of Ray. False for one of another machine."""
-    if report.get("host") != socket.gethostname():
-        return False
-    with contextlib.suppress(psutil.Error, ProcessLookupError, KeyError):
-        if "".join(psutil.Process(report["pid"]).cmdline()[:1]).startswith("ray::"):  # not another's, by the same id
-            os.kill(report["pid"], signal.SIGKILL)
-    return True
-
-
-def root_cause(error: BaseException) -> str:
-    """The message of what was raised inside a Ray process, without Ray's own wrapping, on one line."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, BaseException):
-        error = cause
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    text = lines[-1] if "Traceback" in str(error) and lines else " ".join(lines[:3])
-    return text if text.startswith(type(error).__name__) else f"{type(error).__name__}: {text}"

@@ -9,7 +9,6 @@ any time. Nothing heavy is imported before the process has its niceness, so that
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from pathlib import Path
@@ -106,7 +105,6 @@ class _Shell:
             "marks": dict(self.marks),
             "rss_mb": self._rss,
             "pid": os.getpid(),
-            "host": socket.gethostname(),
             "machine": self._machine,
         }
 
@@ -117,6 +115,7 @@ class ParameterStoreProcess:
     def __init__(self) -> None:
         # A list around the reference, or Ray would resolve it on the way to the reader.
         self._store = ParameterStore(keep=lambda weights: [ray.put(weights)])
+        self._machine = machine()
 
     def publish(self, version: int, weights: FlatWeights, published_at: float) -> bool:
         """See `ParameterStore.publish`; weights arrive through the object store without a copy."""
@@ -132,7 +131,7 @@ class ParameterStoreProcess:
 
     def report(self) -> dict[str, Any]:
         """Which process this is: the coordinator asks to see whether it answers."""
-        return {"pid": os.getpid(), "host": socket.gethostname()}
+        return {"pid": os.getpid(), "machine": self._machine}
 
 
 class LearnerProcess(_Shell):

@@ -1,11 +1,15 @@
-"""What Ray says of its actors and machines."""
+"""What Ray says of its actors and machines; and an end, by its id, to a process that hears nothing of Ray."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import signal
 import threading
 from typing import Any
 
+import psutil
 import ray
 from ray._private import state
 
@@ -35,6 +39,16 @@ def actor_process(handle: Any) -> tuple[int, str] | None:
     if not found.get("Pid") or found["State"] == "DEAD":
         return None
     return int(found["Pid"]), str(found["Address"]["NodeID"])
+
+
+def kill_by_id(pid: int, where: str) -> bool:
+    """Kill a process of Ray's: a stopped one hears nothing of `ray.kill`. False for one of another machine."""
+    if where != machine():
+        return False
+    with contextlib.suppress(psutil.Error, ProcessLookupError):
+        if "".join(psutil.Process(pid).cmdline()[:1]).startswith("ray::"):  # not another's, by the same id
+            os.kill(pid, signal.SIGKILL)
+    return True
 
 
 class MachineWatch:

@@ -19,7 +19,7 @@ from actors.demonstrations.episode_maker import Attempt, problem_of
 from actors.demonstrations.recording import Recording, RecordingFailed, RecordOrder, RecordReport
 from distributed import ray_cluster
 from distributed.cluster_config import ClusterConfig
-from distributed.fleet import root_cause
+from distributed.errors import root_cause
 from distributed.process_environment import set_process_environment
 from distributed.processes import spawn
 from distributed.run_expert import expert_of

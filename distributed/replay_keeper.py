@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from distributed.deaths import Deaths
-from distributed.fleet import Fleet, FleetFailure
+from distributed.deaths import Deaths, FleetFailure
+from distributed.fleet import Fleet
 from distributed.plan import RunPlan
 from distributed.run_folder import RunFolder
 from distributed.run_replay import start_run_replay

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from distributed.fleet import Member
+from distributed.member import Member
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import Any
 import ray
 
 from distributed.cluster_config import ClusterConfig
-from distributed.deaths import Deaths
-from distributed.fleet import Fleet, FleetFailure, kill_process
+from distributed.deaths import Deaths, FleetFailure
+from distributed.fleet import Fleet
 from distributed.processes import ParameterStoreProcess, spawn
-from distributed.ray_state import free_resources
+from distributed.ray_state import free_resources, kill_by_id
 
 
 class StoreKeeper:
@@ -52,7 +52,7 @@ class StoreKeeper:
         deadline = self._cluster.answer_deadline_seconds
         if not first and now - self._asked_at > deadline:
             self._fleet.tell(f"the parameter store did not answer for {deadline:g} s; it is killed")
-            if not kill_process(self._report):
+            if not kill_by_id(self._report["pid"], self._report["machine"]):
                 ray.kill(self.handle, no_restart=False)
             self._asked, self._asked_at = None, now
 

@@ -14,8 +14,9 @@ import pytest
 import ray
 
 from distributed.cluster_config import ClusterConfig
-from distributed.deaths import Deaths
-from distributed.fleet import Fleet, FleetFailure, Member
+from distributed.deaths import Deaths, FleetFailure
+from distributed.fleet import Fleet
+from distributed.member import Member
 from distributed.process_environment import set_process_environment
 from distributed.processes import ParameterStoreProcess, spawn
 from distributed.ray_cluster import leave, start_private
@@ -50,17 +51,13 @@ def make_part() -> type:
 
         def report(self, slow: float = 0.0) -> dict:
             import os
-            import socket
             import time
 
+            import ray
+
             time.sleep(slow)
-            return {
-                "phase": "working",
-                "beat": self.beat,
-                "pid": os.getpid(),
-                "host": socket.gethostname(),
-                "waits": (),
-            }
+            here = {"pid": os.getpid(), "machine": ray.get_runtime_context().get_node_id()}
+            return {"phase": "working", "beat": self.beat, "waits": ()} | here
 
         def stop(self) -> None:
             self.stopped = True

@@ -55,7 +55,6 @@ ALLOWED = {
     ),
     ("distributed/exploration.py", "explore.end", "ray.kill"): "at once; for an actor not known yet, " + WITH_RAY,
     ("distributed/recording.py", "Crew._died", "ray.kill"): "at once; for an actor not known yet, " + WITH_RAY,
-    ("distributed/fleet.py", "Fleet._check_progress", "ray.kill"): "at once; for an actor not known yet, " + WITH_RAY,
     ("distributed/fleet.py", "Fleet._kill", "ray.kill"): "at once; for an actor not known yet, " + WITH_RAY,
     ("distributed/store_keeper.py", "StoreKeeper.check", "ray.kill"): "at once",
     ("distributed/ray_state.py", "machines", "ray.nodes"): WITH_RAY,

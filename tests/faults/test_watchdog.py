@@ -17,7 +17,9 @@ import pytest
 
 from agent.task import ArraySpec, TaskSpec
 from distributed.compose import compose
-from distributed.fleet import Fleet, FleetFailure, Member
+from distributed.deaths import FleetFailure
+from distributed.fleet import Fleet
+from distributed.member import Member
 from distributed.plan import make_plan
 from distributed.process_environment import set_process_environment
 from distributed.processes import EnvironmentActorProcess, LearnerProcess, ParameterStoreProcess, spawn
