@@ -34,7 +34,7 @@ from distributed.processes import (
     spawn,
 )
 from distributed.ray_state import MachineWatch
-from distributed.replay_keeper import ReplayKeeper
+from distributed.replay_supervisor import ReplaySupervisor
 from distributed.reporter import Reporter
 from distributed.result import Result
 from distributed.run_folder import RunFolder
@@ -42,7 +42,7 @@ from distributed.run_log import run_log
 from distributed.run_replay import replay_scalars
 from distributed.start_up import StartUp
 from distributed.stop_request import StopRequest
-from distributed.store_keeper import StoreKeeper
+from distributed.store_supervisor import StoreSupervisor
 from learner.checkpoint import latest_checkpoint
 
 log = logging.getLogger(__name__)
@@ -87,9 +87,9 @@ class Coordinator:
         self.progress = self.reporter.progress
         self.start_up = StartUp()
         self.fleet = Fleet(self.config.cluster, self._reported, console.say, self._dispensable)
-        self.replay = ReplayKeeper(plan, run, self.fleet)
+        self.replay = ReplaySupervisor(plan, run, self.fleet)
         self._resized_at: int | None = None
-        self.store: StoreKeeper
+        self.store: StoreSupervisor
         self.machines: MachineWatch | None = None
         self.learner: Member
 
@@ -128,7 +128,7 @@ class Coordinator:
         self.stop.install()  # Ray took SIGTERM for itself
         self.start_up.mark("Ray is up")
         self.machines = MachineWatch(self.config.cluster.report_seconds)
-        self.store = StoreKeeper(self.config.cluster, self.fleet)
+        self.store = StoreSupervisor(self.config.cluster, self.fleet)
         self._add_members()
         self.start_up.mark("processes are asked for")
         while not self.replay.arrived():

@@ -106,8 +106,8 @@ class LearnerLoop:
         self._published_at = -math.inf
         self.point()
 
-    def begin(self, stop: threading.Event, progress: Callable[[], None] = lambda: None) -> None:
-        """Wait until `ready`, and publish first weights; returns when ``stop``. ``progress`` is told of new windows.
+    def begin(self, stop: threading.Event, progressed: Callable[[], object] = lambda: None) -> None:
+        """Wait until `ready`, and publish first weights; returns when ``stop``. ``progressed`` is told of new windows.
 
         Actors play once they have weights. Before the first update that would only slow the replayers down, so the
         first publication comes after the wait, unless it is the actors that are waited for.
@@ -121,7 +121,7 @@ class LearnerLoop:
             while not stop.is_set() and not self.ready():
                 if self._wanting_since != since:
                     since = self._wanting_since
-                    progress()
+                    progressed()
                 waiting.what = f"replay server {self._monitor.address} to hold windows of {', '.join(self._wanting)}"
                 time.sleep(0.02)
         self.publish_if_due()

@@ -88,6 +88,10 @@ class _Shell:
         self.marks.setdefault(name, time.time())
         self.phase = name
 
+    def progressed(self) -> None:
+        """Beat: something went on."""
+        self.beat += 1
+
     def stop(self) -> None:
         """Ask the loop to end; `run` returns soon after."""
         self.stopping.set()
@@ -163,7 +167,7 @@ class LearnerProcess(_Shell):
         link = RayWeightLink(store)
         self._loop = loop = LearnerLoop(parts, address, link, lambda: self._extra, version=version, step=step)
         self.mark("waiting for data")
-        loop.begin(self.stopping, self._progress)
+        loop.begin(self.stopping, self.progressed)
         while not self.stopping.is_set() and not loop.done:
             try:
                 loop.step()
@@ -171,13 +175,10 @@ class LearnerProcess(_Shell):
                 if self.stopping.is_set():  # it was waiting for data when it was asked to stop
                     break
                 raise
-            self.beat += 1
+            self.progressed()
             self.mark("learning")
         loop.close()
         return self.report()
-
-    def _progress(self) -> None:
-        self.beat += 1
 
     def take(self, extra: dict[str, Any]) -> None:
         """What goes into the next checkpoint, where that cannot wait for the next `report`."""
@@ -232,7 +233,7 @@ class EnvironmentActorProcess(_Shell):
         self.mark("waiting for weights")
         with Waiting("the parameter store to give the learner's first weights"):
             while not self.stopping.is_set() and not puller.pull_if_due():
-                self.beat += 1
+                self.progressed()
                 time.sleep(0.1)
         steps = 1
         while not self.stopping.is_set():
@@ -242,7 +243,7 @@ class EnvironmentActorProcess(_Shell):
             steps = max(1, min(256, int(steps * LOOK_SECONDS / max(time.monotonic() - started, 1e-3))))
             puller.pull_if_due()
             self._take(actor.report())
-            self.beat += 1
+            self.progressed()
             self.mark("acting")
         actor.close(deadline=0.25 * cluster.stop_deadline_seconds)
         self._take(actor.report())
@@ -288,7 +289,7 @@ class ReplayerProcess(_Shell):
         while not self.stopping.is_set() and not replayer.done:
             replayer.run(episodes=64, seconds=LOOK_SECONDS)
             self._newest = vars(replayer.report())
-            self.beat += 1
+            self.progressed()
             self.mark("replaying")
         replayer.close(deadline=0.25 * self.plan.config.cluster.stop_deadline_seconds)
         self._newest = vars(replayer.report())
@@ -332,7 +333,7 @@ class EvaluatorProcess(_Shell):
         link, agent, number = RayWeightLink(store), self.built(), 0
         due, version = time.monotonic() + self.plan.config.evaluation.every_seconds, -1
         while not self.stopping.wait(0.2):
-            self.beat += 1
+            self.progressed()
             self.mark("waiting")
             if time.monotonic() < due or (published := link.newest(version)) is None:
                 continue
@@ -340,12 +341,9 @@ class EvaluatorProcess(_Shell):
             version, number = published.version, number + 1
             for name in self.plan.tasks:
                 if not self.stopping.is_set():
-                    played = monitoring_round(self.plan, name, agent, published, number, self._progress)
+                    played = monitoring_round(self.plan, name, agent, published, number, self.progressed)
                     self._rounds.append(played)  # looked up only now: `report` may have taken the former list
         return self.report()
-
-    def _progress(self) -> None:
-        self.beat += 1
 
     def report(self) -> dict[str, Any]:
         """Rounds that ended since the last report."""

@@ -22,7 +22,11 @@ PARTS = ("environment", "policy", "writer", "blocked")
 
 
 class Progress:
-    """State of one run, as the coordinator knows it; what must survive goes into checkpoints by `state`."""
+    """State of one run, as the coordinator knows it; what must survive goes into checkpoints by `state`.
+
+    Attributes:
+        version: highest one of weights that anybody has reported; -1 before the first.
+    """
 
     def __init__(self, plan: RunPlan, saved: Mapping[str, Any] | None = None) -> None:
         saved = saved or {}
@@ -33,7 +37,7 @@ class Progress:
         self._started = time.monotonic()
         self._ended: float | None = None
         self.learner: dict[str, Any] = {}
-        self._version = -1
+        self.version = -1
         self._learner_sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self._shares: dict[str, float] = defaultdict(float)
         self._updates_reported = 0
@@ -61,11 +65,6 @@ class Progress:
     def learner_steps(self) -> int:
         """Of the newest report; 0 before the first."""
         return int(self.learner.get("learner_steps", 0))
-
-    @property
-    def version(self) -> int:
-        """Highest version of weights that anybody has reported; -1 before the first."""
-        return self._version
 
     @property
     def environment_steps(self) -> int:
@@ -115,7 +114,7 @@ class Progress:
             if why and why != self.learner.get(f"{what}_failure", ""):
                 log.error("a %s was not %s, and training goes on: %s", what, happened, why)
         self.learner = dict(report)
-        self._version = max(self._version, int(report.get("version", -1)))
+        self.version = max(self.version, int(report.get("version", -1)))
 
     def share_gaps(self) -> list[str]:
         """Sources that got another share of all windows than was asked, in words; only empty tables are a reason."""
@@ -138,7 +137,7 @@ class Progress:
         actor, incarnation = report["actor_id"], report["incarnation"]
         self.counters.update(actor, incarnation, {name: report[name] for name in COUNTED})
         self._actors[actor] = {"task": task, **report}
-        self._version = max(self._version, int(report["policy_version"]))
+        self.version = max(self.version, int(report["policy_version"]))
         for episode in report["finished"]:
             self._episodes[task].append(episode)
             self._recent[task].append(episode.episode_return)

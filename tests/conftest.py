@@ -16,6 +16,7 @@ settings.load_profile("clowder")
 FLEETS = (
     "test_coordinator.py",
     "test_explore.py",
+    "test_failure_matrix.py",
     "test_final_evaluation.py",
     "test_fleet.py",
     "test_recording.py",
@@ -25,7 +26,6 @@ FLEETS = (
     "test_lost_machine.py",
     "test_supervision.py",
     "test_watchdog.py",
-    "test_what_else_dies.py",
 )
 
 

@@ -56,7 +56,7 @@ ALLOWED = {
     ("distributed/exploration.py", "explore.end", "ray.kill"): "at once; for an actor not known yet, " + WITH_RAY,
     ("distributed/recording.py", "Crew._died", "ray.kill"): "at once; for an actor not known yet, " + WITH_RAY,
     ("distributed/fleet.py", "Fleet._kill", "ray.kill"): "at once; for an actor not known yet, " + WITH_RAY,
-    ("distributed/store_keeper.py", "StoreKeeper.check", "ray.kill"): "at once",
+    ("distributed/store_supervisor.py", "StoreSupervisor.check", "ray.kill"): "at once",
     ("distributed/ray_state.py", "machines", "ray.nodes"): WITH_RAY,
     ("distributed/ray_state.py", "free_resources", "ray.available_resources"): WITH_RAY,
     ("distributed/ray_state.py", "actor_process", "ray._private.state.actors"): WITH_RAY,

@@ -1,4 +1,4 @@
-"""`StoreKeeper`: starts a run's parameter store, and has it started again where it does not answer."""
+"""`StoreSupervisor`: starts a run's parameter store, and has it started again where it does not answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distributed.processes import ParameterStoreProcess, spawn
 from distributed.ray_state import free_resources, kill_by_id
 
 
-class StoreKeeper:
+class StoreSupervisor:
     """The parameter store of one run. Ray starts it again when it dies, empty, and the learner publishes anew.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""`ReplayKeeper`: starts a run's replay server, and starts it again where it died or does not answer."""
+"""`ReplaySupervisor`: starts a run's replay server, and starts it again where it died or does not answer."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _Start(threading.Thread):
             self.error = error
 
 
-class ReplayKeeper:
+class ReplaySupervisor:
     """The replay server of one run; its clients go on by themselves when another takes its place, on the same port.
 
     Args:
