@@ -118,10 +118,14 @@ def dense_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Reference: the formula, in full."""
+    return _weights(q, k, layout, bias) @ v
+
+
+def _weights(q: torch.Tensor, k: torch.Tensor, layout: Layout, bias: torch.Tensor | None) -> torch.Tensor:
     scores = (q @ k.transpose(-1, -2)) / math.sqrt(q.shape[-1])
     if bias is not None:
         scores = scores + bias
-    return scores.masked_fill(~layout.whole_mask, -math.inf).softmax(-1) @ v
+    return scores.masked_fill(~layout.whole_mask, -math.inf).softmax(-1)
 
 
 def fused_attention(
@@ -178,6 +182,22 @@ def attention(
         backend: one of `BACKENDS`; all compute the same.
     """
     return BACKENDS[backend](q, k, v, layout, bias)
+
+
+def attention_entropy(
+    q: torch.Tensor, k: torch.Tensor, layout: Layout, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """How evenly tokens look at what they see: 1 at all alike, 0 at one alone. Float32 scalar.
+
+    The entropy of the weights over the logarithm of the number of keys that are seen, a mean over heads and over the
+    queries that see two or more; segment 0 is padding. Arguments as of `attention`.
+    """
+    seen = layout.whole_mask.sum(-1)  # [batch or 1, 1, queries]
+    share = torch.special.entr(_weights(q, k, layout, bias).float()).sum(-1) / seen.log()
+    counted = (seen >= 2).expand_as(share)
+    if layout.segments is not None:
+        counted = counted & (layout.segments != 0)[:, None]
+    return share[counted].mean()
 
 
 def rotary_angles(positions: torch.Tensor, head_width: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from agent.attention import Layout, attention, rotary_angles, rotate, sinusoids
+from agent.attention import Layout, attention, attention_entropy, rotary_angles, rotate, sinusoids
 from agent.cache import Extension
 from agent.config import AgentConfig
 
@@ -105,7 +105,20 @@ class Block(nn.Module):
         return x + drop_path(mixed, self.stochastic_depth, self.training)
 
     def _attend(self, x: torch.Tensor, shared: Shared, layer: int) -> torch.Tensor:
-        batch, length, width = x.shape
+        q, k, v, bias = self._compared(x, shared, layer)
+        mixed = attention(q, k, v, shared.layout, bias, self.backend)
+        return self.attention_out(mixed.transpose(1, 2).flatten(2))
+
+    def attention_entropy(self, x: torch.Tensor, shared: Shared) -> torch.Tensor:
+        """Of what is attended to in a forward of ``x`` [batch, length, d]; see `agent.attention.attention_entropy`."""
+        q, k, _, bias = self._compared(self.attention_norm(x), shared, 0)
+        return attention_entropy(q, k, shared.layout, bias)
+
+    def _compared(
+        self, x: torch.Tensor, shared: Shared, layer: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Queries, keys and values [batch, heads, length, head width], and what is added to the scores, if anything."""
+        batch, length, _ = x.shape
         q, k, v = self.query_key_value(x).chunk(3, dim=-1)
         q, k, v = (t.reshape(batch, length, self.heads, -1).transpose(1, 2) for t in (q, k, v))
         bias = None if self.sink is None else q @ self.sink.key.transpose(-1, -2) / math.sqrt(q.shape[-1])
@@ -123,8 +136,7 @@ class Block(nn.Module):
         if self.sink is not None:
             k = torch.cat((torch.zeros_like(k[:, :, :1]), k), dim=2)
             v = torch.cat((self.sink.value.to(v.dtype).expand(len(v), -1, -1, -1), v), dim=2)
-        mixed = attention(q, k, v, shared.layout, None if bias is None else bias.to(q.dtype), self.backend)
-        return self.attention_out(mixed.transpose(1, 2).reshape(batch, length, width))
+        return q, k, v, None if bias is None else bias.to(q.dtype)
 
 
 class Transformer(nn.Module):
@@ -163,9 +175,7 @@ class Transformer(nn.Module):
             layout = extension.layout
         elif layout is None:
             layout = Layout(torch.arange(x.shape[1], device=x.device)[None])
-        shared = self._shared(
-            dataclasses.replace(layout, window=self.window, sink=self.window is not None), extension, x.device
-        )
+        shared = self._shared(layout, extension, x.device)
         for number, block in enumerate(self.blocks):
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(block, x, shared, number, use_reentrant=False)
@@ -173,7 +183,20 @@ class Transformer(nn.Module):
                 x = block(x, shared, number)
         return self.final_norm(x)
 
+    @torch.no_grad()
+    def attention_entropy(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
+        """Of each layer, float32 [layers], in a forward of embedded tokens [batch, length, d]; see
+        `agent.attention.attention_entropy`. It is to be looked at where a critic grows: its collapse goes before values
+        that are wrong."""
+        shared, entropies = self._shared(layout, None, x.device), []
+        for number, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            entropies.append(block.attention_entropy(x, shared))
+            x = block(x, shared, number)
+        return torch.stack(entropies)
+
     def _shared(self, layout: Layout, extension: Extension | None, device: torch.device) -> Shared:
+        layout = dataclasses.replace(layout, window=self.window, sink=self.window is not None)
         if self.rotary:
             return Shared(layout, extension, angles=rotary_angles(layout.positions, self.head_width))
         distance = (layout.positions[:, :, None] - layout.keys[:, None]).clamp(min=0)

@@ -139,9 +139,11 @@ def _run_panels(rows: Sequence[Row]) -> str:
     losses = sorted(name for name in _names(rows) if name.startswith("learner/loss/") and name.count("/") == 2)
     reuse = sorted(name for name in _names(rows) if name.startswith("replay/reuse/"))
     memory = sorted(name for name in _names(rows) if name.startswith("memory_mb/"))
+    attention = sorted(name for name in _names(rows) if name.startswith("learner/attention_entropy/"))
     panels = [
         ("loss", [Line("learner/loss", "all"), *(Line(name, name.removeprefix("learner/loss/")) for name in losses)]),
         ("gradient norm", [Line("learner/gradient_norm", "before clipping")]),
+        ("entropy of attention, share of the most", [Line(name, name.rpartition("/")[2]) for name in attention]),
         ("a second", [Line("learner/steps_per_s", "learner steps")]),
         ("versions behind", [Line("lag/versions_mean", "mean"), Line("lag/versions_p95", "95th percentile")]),
         ("samples an insert", [Line(name, name.removeprefix("replay/reuse/")) for name in reuse]),

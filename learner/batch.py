@@ -258,7 +258,11 @@ def _return_places(agent: Agent, group: tuple[TaskInputs, Labels], mask: np.ndar
 
 def packed_hidden(agent: Agent, batch: Batch) -> torch.Tensor:
     """Embed, pack and run the transformer: hidden states [rows * length, d]."""
+    return agent.transformer(packed_embeddings(agent, batch), batch.layout).flatten(0, 1)
+
+
+def packed_embeddings(agent: Agent, batch: Batch) -> torch.Tensor:
+    """Embed and pack: [rows, length, d]."""
     flat = torch.cat([agent.embed(group).flatten(0, 2) for group in batch.groups])
     flat = torch.cat((flat, flat.new_zeros(1, flat.shape[1])))
-    x = flat.index_select(0, batch.gather.flatten()).unflatten(0, batch.gather.shape)
-    return agent.transformer(x, batch.layout).flatten(0, 1)
+    return flat.index_select(0, batch.gather.flatten()).unflatten(0, batch.gather.shape)

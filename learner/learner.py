@@ -14,10 +14,14 @@ import torch
 
 from agent.agent import Agent
 from agent.weights import flat_weights
+from learner.batch import Batch, packed_embeddings
 from learner.batch_source import DEMONSTRATIONS, BatchSource, SourcedBatch, TaskSources
 from learner.config import LearnerConfig
 from learner.objectives.objective import make_objective
 from learner.optimiser import learning_rate, make_optimiser
+
+ENTROPY_ROWS = 4
+"""Rows of a batch whose attention is looked at, once each time metrics are asked for."""
 
 
 class Diverged(RuntimeError):
@@ -55,6 +59,7 @@ class Learner:
         self._seed = seed
         self._sources = sources
         self._batches: BatchSource | None = None
+        self._newest: Batch | None = None
         self._carry: dict[tuple[str, str], float] = {}
         self._autocast = config.autocast == "on" or (config.autocast == "auto" and self.device.type == "cuda")
         self.objective = make_objective(self.agent, config)
@@ -114,6 +119,7 @@ class Learner:
         self._carry = sourced.carry  # batches are prepared ahead: the mixture itself is further on
         self.seconds += time.perf_counter() - began
         self._count(sourced, record, norm, rate)
+        self._newest = batch
         self._times["data_wait"] += waited - began
         self._times["transfer"] += moved - waited
         self._times["compute"] += time.perf_counter() - moved
@@ -169,6 +175,7 @@ class Learner:
         self._lag_seconds: list[float] = []
         self._steps = 0
         self._windows = self._prompted = 0
+        self._newest = None
         self._tokens_before = getattr(self, "tokens_seen", 0)
         self._rate = 0.0
 
@@ -216,8 +223,19 @@ class Learner:
                 result[f"lag_{name}_mean"] = float(np.mean(lags))
                 result[f"lag_{name}_p95"] = float(np.percentile(lags, 95))
                 result[f"lag_{name}_max"] = float(np.max(lags))
+        if self._newest is not None:
+            for layer, share in enumerate(self._attention_entropy(self._newest)):
+                if math.isfinite(share):
+                    result[f"attention_entropy/layer{layer}"] = share
         self._forget()
         return result
+
+    def _attention_entropy(self, batch: Batch) -> list[float]:
+        """Of each layer, in some rows of a batch."""
+        with torch.no_grad():
+            x = packed_embeddings(self.agent, batch)[:ENTROPY_ROWS]
+            layout = batch.layout.map(lambda rows: rows[:ENTROPY_ROWS])
+            return [float(share) for share in self.agent.transformer.attention_entropy(x, layout)]
 
     @property
     def acting(self) -> Agent:

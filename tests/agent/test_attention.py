@@ -1,10 +1,11 @@
+import math
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from agent.attention import Layout, attention, rotary_angles, rotate
+from agent.attention import Layout, attention, attention_entropy, rotary_angles, rotate
 
 LENGTH = 6
 SEGMENTS = torch.tensor([[1, 1, 2, 2, 2, 0], [3, 3, 3, 3, 4, 4]])
@@ -84,6 +85,24 @@ def outcomes(name: str, with_bias: bool, backend: str, device: str = "cpu") -> l
 def test_backends_agree_in_outputs_and_gradients(name: str, with_bias: bool) -> None:
     for fused, dense in zip(outcomes(name, with_bias, "fused"), outcomes(name, with_bias, "dense"), strict=True):
         torch.testing.assert_close(fused, dense, atol=1e-5, rtol=1e-5)
+
+
+def test_entropy_of_attention_is_a_share_of_the_most() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, 2, LENGTH, 8)
+    k = torch.randn(shape, generator=generator)
+    alike, one = torch.zeros(shape), 1e4 * torch.randn(shape, generator=generator)
+    for name in ("causal", "segments", "window in segments beside a sink"):
+        layout = LAYOUTS[name].map(lambda tensor: tensor.expand(2, -1))
+        keys = layout.whole_mask.shape[-1]
+        seen = torch.nn.functional.pad(k, (0, 0, keys - LENGTH, 0))
+        assert float(attention_entropy(alike, seen, layout)) == pytest.approx(1.0), name
+        assert float(attention_entropy(one, seen, layout)) < 0.05, name
+    # By hand: one token at 0, and at 1 two of which one weighs thrice as much; padding counts for nothing.
+    layout = Layout(torch.tensor([[0, 1, 0]]), torch.tensor([[1, 1, 0]]))
+    q, k = torch.ones(1, 1, 3, 1), torch.tensor([[[[0.0], [math.log(3.0)], [0.0]]]])
+    expected = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25)) / math.log(2)
+    assert float(attention_entropy(q, k, layout)) == pytest.approx(expected)
 
 
 def check_flexible() -> None:

@@ -20,7 +20,7 @@ from learner.batch_source import TaskSources
 from learner.checkpoint import Checkpoint, open_checkpoint, restore_checkpoint, take_snapshot, write_checkpoint
 from learner.config import LearnerConfig
 from learner.learner import Learner
-from learner.objectives.advantage_filtered import retrace_targets
+from learner.objectives.advantage_filtered import AdvantageFiltered, retrace_targets
 from learner.objectives.imitation import Imitation
 from replay.window import Window, WindowMetadata
 from tests.agent.tasks import CONTROL
@@ -73,17 +73,26 @@ def make_learner(
     returns: str = "off",
     value_bins: int | None = None,
     objectives: Mapping[str, str] | None = None,
+    beside: tuple[TaskSpec, list[Window]] | None = None,
     **changes: object,
 ) -> Learner:
-    """It improves, or is told returns where ``returns`` are not off and it has no bins for values."""
+    """It improves, or is told returns where ``returns`` are not off and it has no bins for values.
+
+    ``beside``: another task and its windows, half of each batch.
+    """
     torch.manual_seed(0)
     value_bins = (51 if returns == "off" else 0) if value_bins is None else value_bins
-    agent = Agent(AgentConfig(width=32, layers=1, heads=2, value_bins=value_bins, returns=returns), [task])
-    by_source: dict[str, list[Window]] = {}
-    for window in windows:
-        source = "demonstrations" if window.metadata.source == "demonstrations" else "online"
-        by_source.setdefault(source, []).append(window)
-    streams = {source: ListStream(each) for source, each in by_source.items()}
+    each_task = [(task, windows), *([beside] if beside else [])]
+    config_of_agent = AgentConfig(width=32, layers=1, heads=2, value_bins=value_bins, returns=returns)
+    agent = Agent(config_of_agent, [one for one, _ in each_task])
+    sources = {}
+    for one, its_windows in each_task:
+        by_source: dict[str, list[Window]] = {}
+        for window in its_windows:
+            source = "demonstrations" if window.metadata.source == "demonstrations" else "online"
+            by_source.setdefault(source, []).append(window)
+        streams = {source: ListStream(each) for source, each in by_source.items()}
+        sources[one.name] = TaskSources(one, 1.0, (0.5, 0.5), streams, objectives=objectives or {})
     config = LearnerConfig(
         objective="advantage_filtered" if value_bins else "return_conditioned",
         windows_per_batch=32,
@@ -96,15 +105,15 @@ def make_learner(
         steps=10_000,
         **{"target_rate": 0.05, "discount": 1.0, "imitation_share": 0.0} | changes,
     )
-    share = 0.5
-    sources = TaskSources(task, 1.0, (share, share), streams, objectives=objectives or {})
-    return Learner(agent, {task.name: sources}, config, 0)
+    return Learner(agent, sources, config, 0)
 
 
-def probabilities(learner: Learner, places: list[int], actions: list[int], asked: float | None = None) -> np.ndarray:
+def probabilities(
+    learner: Learner, places: list[int], actions: list[int], asked: float | None = None, task: TaskSpec = TASK
+) -> np.ndarray:
     """Of both actions at the last of ``places``, after ``actions`` at those before."""
     decoding = DecodingConfig(returns="none" if asked is None else "target", return_target=asked or 0.0)
-    policy = Policy(learner.agent.eval(), TASK, 1, decoding, seed=0)
+    policy = Policy(learner.agent.eval(), task, 1, decoding, seed=0)
     for number, place in enumerate(places):
         chosen = policy.act({"place": np.array([place])}, np.array([number == 0]))
         if number < len(actions):
@@ -190,12 +199,17 @@ def test_it_stitches_halves_of_episodes_that_nobody_played_together() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_padding_and_hidden_labels_count_for_nothing(share: float) -> None:
-    """A crop of one step beside one of three, whose first label may not be learned from."""
+    """A crop of one step beside one of three, whose first label may not be learned from; nor does entropy count where
+    there is nothing."""
     short, whole = episode([0], [0], [1.0]), episode([1, 2, 3], [1, 1, 0], [0.0, 0.0, 1.0])
     whole = dataclasses.replace(whole, label_mask=np.array([False, True, True]))
     learner = make_learner([short, whole], imitation_share=share)
+    assert isinstance(learner.objective, AdvantageFiltered)
+    learner.objective.multiplier[TASK.name].fill_(0.5)
     batch = learner.batches.make().batch
     before, _ = learner.objective.loss(learner.agent, batch)
+    learner.objective.multiplier[TASK.name].fill_(0.5)  # which it moved
+    learner.objective.mean_square.clear()
     steps = batch.steps[0]
     absent = steps.position[..., 0] < 0
     steps.reward[absent] = 1e6
@@ -211,9 +225,15 @@ def test_what_is_done_with_equal_values_is_imitated_as_by_the_plain_objective() 
     windows = [episode([0, 1], [1, 0], [0.0, 0.0], "demonstrations", has_reward=False)]
     improving = make_learner(windows, critic_weight=0.0)
     batch = improving.batches.make().batch
-    plain, _ = Imitation(improving.config).loss(improving.agent, batch)
-    ours, _ = improving.objective.loss(improving.agent, batch)
-    assert torch.allclose(ours, plain, rtol=1e-6)
+    gradients = []
+    for objective in (Imitation(improving.config), improving.objective):
+        improving.agent.zero_grad()
+        loss, _ = objective.loss(improving.agent, batch)
+        loss.backward()
+        grads = (torch.zeros_like(p) if p.grad is None else p.grad for p in improving.agent.parameters())
+        gradients.append([loss.detach(), *grads])
+    for plain, ours in zip(*gradients):
+        torch.testing.assert_close(plain, ours, rtol=1e-5, atol=1e-8)
 
 
 def test_a_time_limit_is_no_end() -> None:
@@ -290,6 +310,63 @@ def test_rewards_of_another_scale_move_the_policy_as_far() -> None:
         ordinary.step()
         other.step()
     assert probabilities(ordinary, [0], []) == pytest.approx(probabilities(other, [0], []), abs=1e-3)
+
+
+def test_tasks_of_very_different_rewards_share_a_batch_as_equals() -> None:
+    """One task pays a million times what the other does, in different places."""
+    large = dataclasses.replace(TASK, name="test/large", value_range=(0.0, 1000.0))
+    small = dataclasses.replace(TASK, name="test/small", value_range=(0.0, 0.001))
+    paid = [episode([0], [action], [1000.0 * action]) for action in (0, 1)]
+    little = [episode([1], [action], [0.001 * (1 - action)]) for action in (0, 1)]
+    learner = make_learner(paid, large, beside=(small, little))
+    batch, norms = learner.batches.make().batch, []
+    for steps in batch.steps:
+        learner.agent.zero_grad()
+        learner.objective.loss(learner.agent, dataclasses.replace(batch, steps=[steps]))[0].backward()
+        grads = [each.grad.norm() for each in learner.agent.parameters() if each.grad is not None]
+        norms.append(float(torch.stack(grads).norm()))
+    assert norms[0] == pytest.approx(norms[1], rel=0.3)
+    for _ in range(60):
+        learner.step()
+    assert probabilities(learner, [0], [], task=large)[1] > 0.9
+    assert probabilities(learner, [1], [], task=small)[0] > 0.9
+
+
+def test_a_task_without_rewards_is_imitated_beside_one_with_them() -> None:
+    shown = dataclasses.replace(TASK, name="test/shown")
+    windows = [episode([0], [action], [float(action)]) for action in (0, 1)]
+    silent = [episode([1], [0], [0.0], "demonstrations", has_reward=False)]
+    learner = make_learner(windows, beside=(shown, silent))
+    for _ in range(60):
+        learner.step()
+    metrics = learner.metrics()
+    assert np.isfinite(list(metrics.values())).all()
+    assert metrics["accepted/test/shown"] == 0 and metrics["accepted/test/places"] > 0
+    assert probabilities(learner, [0], [])[1] > 0.9 and probabilities(learner, [1], [], task=shown)[0] > 0.9
+
+
+def test_a_critic_that_could_read_what_will_come_would_find_no_action_better() -> None:
+    """Why windows that are told their return have no part in the critic: it would read the outcome off it."""
+    rng = np.random.default_rng(0)
+    windows = [episode([0], [a], [float(rng.random() < (0.8 if a else 0.2))]) for a in (0, 1) * 40]
+    advantage = {}
+    for told in (True, False):
+        learner = make_learner(windows, value_bins=51, returns="masked", return_dropout=1.0 - told)
+        for _ in range(150):
+            batch = learner.batches.make().batch
+            assert batch.steps[0].said.all() == told
+            batch.steps[0].said.zero_()  # what is told is judged too
+            learner.optimiser.zero_grad()
+            learner.objective.loss(learner.agent, batch)[0].backward()
+            learner.optimiser.step()
+            learner.objective.updated(learner.agent)
+        values = learner.acting.action_values
+        assert values is not None
+        at = packed_hidden(learner.acting, batch)[batch.steps[0].position[:, 0, 0]]
+        worth = values.expected(values(at, 2)).detach()
+        advantage[told] = float((worth[:, 1] - worth[:, 0]).mean())
+    assert advantage[False] == pytest.approx(0.6, abs=0.2), advantage
+    assert abs(advantage[True]) < 0.3 * advantage[False], advantage
 
 
 def saved(folder: Path, learner: Learner) -> Checkpoint:

@@ -340,3 +340,17 @@ def test_image_encoders_have_a_rate_of_their_own() -> None:
     assert seen == len(list(learner.agent.parameters()))
     with pytest.raises(ValueError, match=r"learner\.image_learning_rate"):
         make_learner(image_learning_rate=0.0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"attention_window": 5}, {"positions": "xl"}], ids=str)
+def test_metrics_say_how_evenly_each_layer_attends(settings: dict) -> None:
+    """Once they are asked for; it costs no random number and changes no gradient."""
+    learner, other = (make_learner(agent=settings) for _ in range(2))
+    learner.step()
+    shares = [value for name, value in learner.metrics().items() if name.startswith("attention_entropy/layer")]
+    assert len(shares) == 1 and all(0.3 < share < 1.0 for share in shares)
+    other.step()
+    for each in (learner, other):
+        each.step()
+    for ours, theirs in zip(learner.agent.parameters(), other.agent.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
