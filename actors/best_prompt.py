@@ -20,6 +20,9 @@ class BestPrompt:
         task: whose context a prompt takes half of (Reed et al. 2022, section 2.2, as in training).
         num_slots: E.
 
+    Attributes:
+        episode_id: of the episode whose beginning is to be read now; None at first.
+
     Raises:
         ValueError: the task's context has no room for a prompt.
     """
@@ -31,12 +34,14 @@ class BestPrompt:
         self._observations: list[list[dict[str, np.ndarray]]] = [[] for _ in range(num_slots)]
         self._actions: list[list[np.ndarray]] = [[] for _ in range(num_slots)]
         self._texts: list[dict[str, str]] = [{} for _ in range(num_slots)]
-        self._newest: collections.deque[tuple[float, Prompt]] = collections.deque(maxlen=NEWEST)
-        self._read: Prompt | None = None
+        self._ids = [""] * num_slots
+        self._newest: collections.deque[tuple[float, str, Prompt]] = collections.deque(maxlen=NEWEST)
+        self.episode_id: str | None = None
 
-    def begin(self, slot: int, texts: dict[str, str]) -> None:
+    def begin(self, slot: int, texts: dict[str, str], episode_id: str) -> None:
         """An episode begins."""
         self._observations[slot], self._actions[slot], self._texts[slot] = [], [], dict(texts)
+        self._ids[slot] = episode_id
 
     def step(self, slot: int, observation: dict[str, np.ndarray], action: np.ndarray) -> None:
         """A timestep of it: what was seen, and what was done then."""
@@ -48,9 +53,9 @@ class BestPrompt:
         """It ended: the prompt to read from now on, where that is another one than before."""
         seen, done = self._observations[slot], np.stack(self._actions[slot])
         observation = {key: np.stack([each[key] for each in seen]) for key in seen[0]}
-        self._newest.append((episode_return, Prompt(observation, self._texts[slot], done)))
-        _, best = max(reversed(self._newest), key=lambda played: played[0])  # of equal ones the newest
-        if best is self._read:
+        self._newest.append((episode_return, self._ids[slot], Prompt(observation, self._texts[slot], done)))
+        _, episode_id, best = max(reversed(self._newest), key=lambda played: played[0])  # of equal ones the newest
+        if episode_id == self.episode_id:
             return None
-        self._read = best
+        self.episode_id = episode_id
         return best

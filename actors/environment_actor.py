@@ -248,14 +248,15 @@ class EnvironmentActor:
         self._returns[slots], self._lengths[slots] = 0.0, 0
         for row, (slot, index, seed) in enumerate(zip(slots, indices, seeds)):
             observation, texts = self._of_slot(fresh, row)
+            episode_id = f"{self.identity.actor_id}.{self.identity.incarnation}.{index}"
             metadata = {
-                "episode_id": f"{self.identity.actor_id}.{self.identity.incarnation}.{index}",
+                "episode_id": episode_id,
                 "episode_index": index,
                 "environment_seed": seed,
             }
             self.writers[slot].begin(observation, texts, metadata)
             if self._best_prompt is not None:
-                self._best_prompt.begin(slot, texts)
+                self._best_prompt.begin(slot, texts, episode_id)
 
     def _write(self, chosen: Action, step: VectorStep) -> None:
         """Hand one step of every slot to its writer, and note the episodes that ended."""
@@ -264,6 +265,7 @@ class EnvironmentActor:
         self._steps += self._num_envs
         done, version, published_at = step.done, self.policy.version, self.policy.published_at
         asked = self.policy.asked()
+        prompt_id = None if self._best_prompt is None else self._best_prompt.episode_id
         for slot, writer in enumerate(self.writers):
             if self._best_prompt is not None:
                 self._best_prompt.step(slot, self._of_slot(self._observation, slot)[0], chosen.action[slot])
@@ -279,6 +281,7 @@ class EnvironmentActor:
                 log_prob=chosen.log_prob[slot],
                 return_asked=None if asked is None else asked[slot],
                 published_at=published_at,
+                prompt_episode_id=prompt_id,
                 success=success,
             )
             if done[slot]:

@@ -38,7 +38,8 @@ class WindowMetadata:
         tail_steps: steps after the last step of the window that the reward column runs on.
         tail_complete: True when the tail reaches `TaskSpec.return_horizon` steps or the episode's end.
         temperature, top_p, decoding, kappa: how the actor sampled.
-        prompt_episode_id: episode the actor was prompted with.
+        prompt_episode_id: episode whose beginning the actor had read before this one when the window went out; None: no
+            prompt. A better one is read as soon as it is there, by episodes under way too.
         published_at: time (seconds since the epoch) at which the newest policy version used was published; 0 if none.
         schema_version: of this form.
     """

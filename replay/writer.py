@@ -148,6 +148,7 @@ class EpisodeWriter:
         log_prob: np.ndarray | None = None,
         return_asked: np.ndarray | None = None,
         published_at: float = 0.0,
+        prompt_episode_id: str | None = None,
         success: bool | None = None,
     ) -> None:
         """Add one step; `terminated` or `truncated` ends the episode and writes the rest of it.
@@ -163,6 +164,7 @@ class EpisodeWriter:
             log_prob: float32 [action tokens]; None for NaN.
             return_asked: float32 [3], see `Window`; None for zeros.
             published_at: when that policy version was published, seconds since the epoch.
+            prompt_episode_id: of the episode that the policy had read before this one.
             success: the environment's own word, at the last step.
 
         Raises:
@@ -187,6 +189,7 @@ class EpisodeWriter:
             },
         )
         self._episode["published_at"] = max(self._episode.get("published_at", 0.0), published_at)
+        self._episode["prompt_episode_id"] = prompt_episode_id
         steps = self._buffer.steps
         length, stride = self._length, self._stride
         over = terminated or truncated

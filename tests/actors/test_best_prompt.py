@@ -13,7 +13,7 @@ PAIRED = dataclasses.replace(TASK, context_steps=4)
 
 
 def played(best: BestPrompt, slot: int, value: int, episode_return: float, steps: int = 3) -> Prompt | None:
-    best.begin(slot, {"mission": str(value)})
+    best.begin(slot, {"mission": str(value)}, f"{value}.{episode_return}.{steps}")
     for step in range(steps):
         best.step(slot, {"left": np.array([10 * value + step])}, np.array(step % 2))
     return best.end(slot, episode_return)
@@ -35,14 +35,14 @@ def test_it_is_the_beginning_of_the_best_episode_and_told_only_when_it_changes()
 
 def test_slots_do_not_mix() -> None:
     best = BestPrompt(PAIRED, 2)
-    best.begin(0, {})
-    best.begin(1, {})
+    best.begin(0, {}, "of 0")
+    best.begin(1, {}, "of 1")
     for step in range(2):
         for slot in (0, 1):
             best.step(slot, {"left": np.array([100 * slot + step])}, np.array(slot))
     prompt = best.end(1, 1.0)
     assert prompt is not None and prompt.observation["left"].tolist() == [[100], [101]]
-    assert prompt.action.tolist() == [1, 1]
+    assert prompt.action.tolist() == [1, 1] and best.episode_id == "of 1"
 
 
 def test_a_context_of_one_step_has_no_room() -> None:

@@ -251,6 +251,10 @@ def test_the_policy_reads_the_beginning_of_the_best_episode_first(server: Server
     read = policy.context.prompt
     assert read is not None and read.steps == 2
     assert read.observation["left"][:, 0].tolist() == [best.length, best.length - 1]
+    windows = {window.metadata.episode_index: window.metadata for window in windows_of(server, "online", "prompted")}
+    named = [metadata.prompt_episode_id for _, metadata in sorted(windows.items())]
+    assert named[0] is None, "the first to end had read nothing"
+    assert named[-1] is not None and named[-1].startswith("prompted.0.")
 
 
 def test_environment_seeds_are_distinct_and_above_those_of_evaluations() -> None:

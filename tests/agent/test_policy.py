@@ -16,10 +16,10 @@ from agent.context import Prompt
 from agent.inputs import TaskInputs, action_elements, encode_texts
 from agent.policy import Policy
 from agent.task import ArraySpec, TaskSpec
-from agent.tokenizer import return_centres
+from agent.tokenizer import IdRange, return_centres
 from agent.transformer import Transformer
 from agent.weights import flat_weights
-from tests.agent.tasks import CONTROL, MISSIONS, TASKS, random_observation, random_values
+from tests.agent.tasks import CONTROL, GRID, MISSIONS, TASKS, random_observation, random_values
 
 SLOTS = 3
 
@@ -43,11 +43,22 @@ def make_inputs(
     )
 
 
+@torch.no_grad()
 def full_forward(
     agent: Agent, task: TaskSpec, parts: list[Prompt], hide: bool, returns: list[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits of the newest step, by one plain forward over prompt and context, as in training: of its action
-    [elements, legal], and of its return to come [bins], where the model has one."""
+    """Logits of the newest step: of its action [elements, legal], and of its return to come [bins], where the model
+    has one."""
+    hidden = full_hidden(agent, task, parts, hide, returns)
+    actions = agent.logits(hidden[-task.action_tokens - 1 : -1], agent.vocabulary.legal_actions(task.action))
+    return actions, agent.logits(hidden[-agent.tail(task) - 1], agent.vocabulary.returns)
+
+
+@torch.no_grad()
+def full_hidden(
+    agent: Agent, task: TaskSpec, parts: list[Prompt], hide: bool, returns: list[int] | None
+) -> torch.Tensor:
+    """Hidden states [positions, d] of one plain forward over prompt and context, as in training."""
     tokens, timesteps, private = [], [], []
     for part in parts:
         inputs = make_inputs(agent, task, part, hide, returns if part is parts[-1] else None)
@@ -60,18 +71,15 @@ def full_forward(
         private.append(is_return.flatten()[valid.flatten()])
     pinned = torch.zeros(1, sum(each.shape[1] for each in tokens), dtype=torch.bool)
     pinned[:, : pinned.shape[1] - tokens[-1].shape[1]] = True
-    with torch.no_grad():
-        masked = agent.config.returns == "masked"
-        layout = Layout(
-            torch.arange(pinned.shape[1])[None],
-            pinned=pinned,
-            private=torch.cat(private)[None] if masked else None,
-            timesteps=torch.cat(timesteps)[None] if masked else None,
-        )
-        hidden = agent.eval().transformer(torch.cat(tokens, dim=1), layout)[0]
-        elements = task.action_tokens
-        actions = agent.logits(hidden[-elements - 1 : -1], agent.vocabulary.legal_actions(task.action))
-        return actions, agent.logits(hidden[-agent.tail(task) - 1], agent.vocabulary.returns)
+    masked = agent.config.returns == "masked"
+    layout = Layout(
+        torch.arange(pinned.shape[1])[None],
+        pinned=pinned,
+        private=torch.cat(private)[None] if masked else None,
+        timesteps=torch.cat(timesteps)[None] if masked else None,
+    )
+    hidden: torch.Tensor = agent.eval().transformer(torch.cat(tokens, dim=1), layout)[0]
+    return hidden
 
 
 def random_prompt(task: TaskSpec, steps: int, rng: np.random.Generator) -> Prompt:
@@ -165,6 +173,40 @@ def test_acting_equals_one_forward_over_its_context(
             policy.executed(executed)
             for slot in range(SLOTS):
                 actions[slot][-1] = executed[slot]
+
+
+@pytest.mark.parametrize("mode", ["recompute", "reprefill"])
+def test_action_values_read_off_the_cache_are_those_of_one_forward(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the context, and after a swap of weights."""
+    agent, other = small_agent(value_bins=11), flat_weights(small_agent(seed=9, value_bins=11))
+    policy = Policy(agent, GRID, 1, DecodingConfig(context=mode), seed=1)
+    rng, read, observed, acted = np.random.default_rng(0), [], [], []
+    count, newest = agent.legal(GRID).count, 0
+
+    def worth(hidden: torch.Tensor) -> torch.Tensor:
+        assert agent.action_values is not None
+        return agent.action_values.expected(agent.action_values(hidden, count))
+
+    plain = policy._acting.logits
+
+    def logits(hidden: torch.Tensor, legal: IdRange) -> torch.Tensor:
+        read.append(worth(hidden[0]))
+        return plain(hidden, legal)
+
+    monkeypatch.setattr(policy._acting, "logits", logits)
+    for step in range(3 * GRID.context_steps):
+        if step == 4:
+            policy.load_weights(2, other)
+        observation = random_observation(GRID, (1,), rng)
+        chosen = policy.act(observation | {"mission": [MISSIONS[0]]}, np.array([step == 0]))
+        observed.append(observation)
+        acted.append(chosen.action[0])
+        newest = steps_read(mode, 0.5, newest, GRID.context_steps, swapped=step == 4)
+        window = {key: np.stack([each[key][0] for each in observed[-newest:]]) for key in observation}
+        part = Prompt(window, {"mission": MISSIONS[0]}, np.stack(acted[-newest:]))
+        hidden = full_hidden(agent, GRID, [part], hide=False, returns=None)
+        torch.testing.assert_close(read[-1], worth(hidden[-2]), atol=1e-4, rtol=0)
+    assert len(read) == 3 * GRID.context_steps and float(torch.stack(read).std()) > 1e-4
 
 
 @pytest.mark.parametrize("positions", ["rotary", "xl"])
