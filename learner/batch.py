@@ -23,7 +23,8 @@ class Targets:
 
     Attributes:
         task: task name.
-        kind: ``discrete``, ``continuous`` or ``text`` for actions, ``return`` for returns to come.
+        kind: ``discrete``, ``continuous`` or ``text`` for actions, ``return`` for returns to come, ``reward`` for the
+            signs of rewards.
         legal: ids over which the softmax runs.
         position: int64 [M], index of the predicting position in the packed rows laid end to end.
         id: int64 [M], target within the legal range.
@@ -50,7 +51,8 @@ class Steps:
         action, label: int64 [n, C, elements], what was executed and what is to be imitated, within the legal range.
         labelled: bool [n, C], where the label may be learned from.
         reward, terminated: float32 and bool [n, C], what followed the action.
-        rewarded: bool [n], and log_prob: float32 [n, C], see `Labels`.
+        rewarded: bool [n], whether its rewards are known and a critic is to learn from them.
+        log_prob: float32 [n, C], see `Labels`.
         said: bool [n], where something is said of the return to come (with `AgentConfig.returns`).
         window: int64 [n], which of the batch's windows a crop is.
     """
@@ -118,9 +120,12 @@ class Batch:
         )
 
 
-def make_batch(agent: Agent, groups: Sequence[tuple[TaskInputs, Labels]], row_length: int) -> Batch:
+def make_batch(
+    agent: Agent, groups: Sequence[tuple[TaskInputs, Labels]], row_length: int, rewards: bool = False
+) -> Batch:
     """Pack groups of crops (on the CPU) into rows, a window's prompt before its crop in one segment.
 
+    With ``rewards``, the last token of an action predicts the sign of the reward that followed it, one of three tokens.
     A window longer than a row raises ValueError, naming its task.
     """
     valid = [agent.valid_positions(inputs).numpy() for inputs, _ in groups]
@@ -201,6 +206,18 @@ def make_batch(agent: Agent, groups: Sequence[tuple[TaskInputs, Labels]], row_le
                     torch.from_numpy(np.broadcast_to(windows[:, None], known.shape)[known]),
                 )
             )
+        if rewards and not inputs.task.says_text:
+            known = labels.rewarded.numpy()[:, None] & mask[:, :, -1]
+            targets.append(
+                Targets(
+                    inputs.task.name,
+                    "reward",
+                    agent.vocabulary.rewards,
+                    torch.from_numpy(place[:, :, -1][known]),
+                    labels.reward.sign().long()[torch.from_numpy(known)] + 1,
+                    torch.from_numpy(np.broadcast_to(windows[:, None], known.shape)[known]),
+                )
+            )
         first_position += mask.size
     shape = (rows, row_length)
     whole_rows = bool((lengths == row_length).all())
@@ -242,7 +259,7 @@ def _steps(
         labels.mask[own],
         labels.reward[own],
         labels.terminated[own],
-        labels.rewarded[own],
+        (labels.rewarded & labels.judged)[own],
         labels.log_prob[own],
         said[own],
         torch.from_numpy(window)[own],

@@ -231,7 +231,7 @@ class BatchSource:
                     )
                 )
                 origins += task_origins
-        batch = make_batch(self._agent, groups, self._config.tokens_per_row)
+        batch = make_batch(self._agent, groups, self._config.tokens_per_row, self._config.reward_prediction)
         return SourcedBatch(batch, origins, asked, actual, prompted, dict(self.mixture.carry))
 
     def _draw(self, sources: TaskSources, source: str, rng: np.random.Generator) -> tuple[Crop, str]:

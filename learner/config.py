@@ -32,6 +32,8 @@ class LearnerConfig:
         past_action_dropout: probability that a window's past actions are hidden from the model.
         return_dropout: probability that nothing is said of a window's return to come (with ``agent.returns``); the
             model then acts as Gato.
+        reward_prediction: the last token of an action also predicts the sign of the reward that follows, one of three
+            tokens (Lee et al. 2022, section 3.2), where rewards are known; it weighs as much as the action.
         prompt_share: share of windows that carry a prompt: half of the context is timesteps of another window of the
             same task and source; for demonstrations in one case of two the last of an episode (Reed et al. 2022,
             section 2.2: 0.25). Tasks with a context of one step have none.
@@ -86,6 +88,7 @@ class LearnerConfig:
     label_smoothing: float = 0.0
     past_action_dropout: float = 0.0
     return_dropout: float = 0.25
+    reward_prediction: bool = False
     prompt_share: float = 0.25
     image_shift: int = 0
     good_threshold: float = 0.8

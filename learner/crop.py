@@ -82,7 +82,8 @@ class Labels:
             it is read before, and both have the same number.
         prompt: bool [n], which crops are prompts.
         reward, terminated: float32 and bool [n, C], what followed the action; zeros past a crop's length.
-        rewarded: bool [n], whether its rewards are known and to be learned from.
+        rewarded: bool [n], whether its rewards are known.
+        judged: bool [n], whether a critic, where there is one, learns from it.
         log_prob: float32 [n, C], of the executed action where it was sampled, the sum over its tokens; NaN where it is
             not known.
     """
@@ -94,6 +95,7 @@ class Labels:
     reward: torch.Tensor
     terminated: torch.Tensor
     rewarded: torch.Tensor
+    judged: torch.Tensor
     log_prob: torch.Tensor
 
 
@@ -165,7 +167,8 @@ def collate(
         torch.tensor(prompt),
         torch.from_numpy(reward),
         torch.from_numpy(terminated),
-        torch.tensor([crop.window.metadata.has_reward and judged[of] for of, crop in zip(window, crops)]),
+        torch.tensor([crop.window.metadata.has_reward for crop in crops]),
+        torch.tensor([judged[of] for of in window]),
         torch.from_numpy(log_prob),
     )
     return inputs, labels

@@ -129,7 +129,7 @@ class AdvantageFiltered:
             losses["policy"].append(of_window.detach())
             losses["critic"].append(critic.detach())
         for targets in batch.targets:
-            if targets.kind in ("text", "return") and len(targets.id):
+            if targets.kind in ("text", "return", "reward") and len(targets.id):
                 nats = cross_entropy(agent.logits(hidden[targets.position], targets.legal), targets, self.config)
                 weighted = nats * row_weights(targets, batch.windows)
                 window_loss.index_add_(0, targets.window, weighted.detach() * batch.windows)

@@ -16,7 +16,7 @@ from learner.objectives.objective import LossAndRecord
 def cross_entropy(logits: torch.Tensor, targets: Targets, config: LearnerConfig) -> torch.Tensor:
     """Loss in nats of each target, float32 [M], against its bin or, with smoothing, a soft target around it."""
     logits = logits.float()
-    if targets.kind in ("return", "text"):
+    if targets.kind in ("return", "reward", "text"):
         return functional.cross_entropy(logits, targets.id, reduction="none")
     if targets.kind == "discrete":
         return functional.cross_entropy(logits, targets.id, reduction="none", label_smoothing=config.label_smoothing)
@@ -90,7 +90,7 @@ def imitation(agent: Agent, batch: Batch, config: LearnerConfig) -> LossAndRecor
         nats = cross_entropy(agent.logits(hidden[targets.position], targets.legal), targets, config)
         loss = loss + (nats * weight).sum()
         window_loss.index_add_(0, targets.window, nats.detach())
-        if targets.kind != "return":
+        if targets.kind not in ("return", "reward"):
             record[f"loss/{targets.task}"] = nats.detach().mean()
         by_kind.setdefault(targets.kind, []).append(nats.detach())
     record |= {f"loss/{kind}": torch.cat(nats).mean() for kind, nats in by_kind.items()}

@@ -229,3 +229,23 @@ def test_returns_in_packed_rows_are_those_of_one_forward(kind: str, embedding: s
             torch.testing.assert_close(hidden[returns.position[returns.window == row]], expected, atol=1e-5, rtol=1e-4)
             behind = alone[(places[:, None] + 1 + torch.arange(task.action_tokens)).flatten()]
             torch.testing.assert_close(hidden[actions.position[actions.window == row]], behind, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("embedding", ["fused", "per_element"])
+def test_the_last_token_of_an_action_predicts_the_sign_of_its_reward(embedding: str) -> None:
+    agent, rng = small_agent(embedding), np.random.default_rng(0)
+    rewards = np.array([0.5, 0.0, -2.0], np.float32)
+    known = dataclasses.replace(random_window(CONTROL, 3, rng), reward=rewards)
+    unknown = dataclasses.replace(known, metadata=dataclasses.replace(known.metadata, has_reward=False))
+    group = collate(CONTROL, [Crop(known, 1, 3), Crop(unknown, 0, 3)], agent.text, rng)
+    batch = make_batch(agent, [group], 64, rewards=True)
+    (targets,) = (each for each in batch.targets if each.kind == "reward")
+    assert targets.legal == agent.vocabulary.rewards and targets.legal.count == 3
+    assert targets.id.tolist() == [1, 0] and targets.window.tolist() == [0, 0]
+    per_step = agent.observation.positions(CONTROL) + agent.tail(CONTROL)
+    (start,) = (int(row) * 64 + int(column) for row, column in torch.nonzero(batch.gather == 0))
+    assert targets.position.tolist() == [start + per_step - 1, start + 2 * per_step - 1]
+    plain = dataclasses.replace(batch, targets=[each for each in batch.targets if each.kind != "reward"])
+    (both, record), (actions, _) = (imitation(agent, each, LearnerConfig()) for each in (batch, plain))
+    assert float(both - actions) == pytest.approx(float(record["loss/reward"]) / 2, rel=1e-4)  # of one window in two
+    assert not [each for each in make_batch(agent, [group], 64).targets if each.kind == "reward"]
