@@ -154,6 +154,8 @@ class AdvantageFiltered:
             target, known = self._targets(steps, judged, valid)
             known = known & learned
             surprise = torch.where(known, config.outcome_share * (target - judged.chosen), 0.0)
+            judgement = torch.where(known, judged.chosen - judged.value, 0.0)
+            slope = (judgement * (target - judged.value)).sum() / judgement.square().sum()
             gain = judged.chosen + surprise - judged.value  # of what was done
             square = gain.square()
             if judged.prior is not None and judged.worth is not None:
@@ -201,6 +203,7 @@ class AdvantageFiltered:
             record[f"entropy/{name}"] = entropy.detach()
             record[f"entropy_multiplier/{name}"] = multiplier
             record[f"advantage_scale/{name}"] = scale * (high - low)
+            record[f"advantage_slope/{name}"] = slope
             record[f"accepted/{name}"] = ((gain > 0) & learned).sum() / learned.sum().clamp(min=1)
             record[f"value/{name}"] = low + (judged.value * valid).sum() / steps_in_all * (high - low)
             outside = (target - 0.5).abs() > 0.55

@@ -181,6 +181,23 @@ def test_it_is_not_fooled_by_luck_as_asking_for_the_best_return_is() -> None:
     assert probabilities(conditioned, [0], [], asked=1.0)[1] > 0.9
 
 
+def test_the_slope_of_outcomes_says_whether_advantages_mean_something() -> None:
+    """One action pays 0.4 more on the average; in the other task there is nothing but luck."""
+    rng = np.random.default_rng(0)
+    noise = dataclasses.replace(TASK, name="test/noise")
+    pays = [episode([0], [a], [float(rng.random() < 0.3 + 0.4 * a)]) for a in (0, 1) * 40]
+    luck = [episode([1], [a], [float(rng.random() < 0.5)]) for a in (0, 1) * 40]
+    learner = make_learner(pays, beside=(noise, luck), imitation_share=1.0, advantage_floor=10.0, outcome_share=0.0)
+    for _ in range(250):
+        learner.step()
+    learner.metrics()
+    for _ in range(40):
+        learner.step()
+    metrics = learner.metrics()
+    assert metrics["advantage_slope/test/places"] == pytest.approx(1.0, abs=0.25)
+    assert metrics["advantage_scale/test/noise"] - 10 < 0.5 * (metrics["advantage_scale/test/places"] - 10)
+
+
 def test_it_stitches_halves_of_episodes_that_nobody_played_together() -> None:
     """From place 1: leave for 0.3, or walk to place 3. From place 2 all walk there. At 3 one action earns 1, the other
     nothing, and whoever came from 1 took the other, which the policy would not."""
