@@ -186,8 +186,7 @@ class Transformer(nn.Module):
     @torch.no_grad()
     def attention_entropy(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
         """Of each layer, float32 [layers], in a forward of embedded tokens [batch, length, d]; see
-        `agent.attention.attention_entropy`. It is to be looked at where a critic grows: its collapse goes before values
-        that are wrong."""
+        `agent.attention.attention_entropy`."""
         shared, entropies = self._shared(layout, None, x.device), []
         for number, block in enumerate(self.blocks):
             assert isinstance(block, Block)
