@@ -206,7 +206,7 @@ class Coordinator:
         while True:
             self.fleet.poll(timeout=0.2)
             self._check_server()
-            self.store.check()
+            self.store.check(() if self.machines is None else self.machines.announced)
             self._leave_machines()
             self._resize()
             if self.start_up.complete(self.fleet.members):

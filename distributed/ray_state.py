@@ -57,10 +57,12 @@ class MachineWatch:
     Attributes:
         going: machines whose owner has said so (Ray: draining), by id, and the seconds since the epoch at which that
             will be, 0 for unknown; nothing new is put there.
+        announced: all that were ever among them.
     """
 
     def __init__(self, seconds: float) -> None:
         self.going: dict[str, float] = {}
+        self.announced: frozenset[str] = frozenset()
         self._seconds = seconds
         self._thread = NativeThread(self._run, "machine-watch")
 
@@ -68,6 +70,7 @@ class MachineWatch:
         while not stopping.wait(self._seconds):
             try:
                 self.going = {name: at / 1000 for name, at in state.state.get_draining_nodes().items()}
+                self.announced |= self.going.keys()
             except Exception as error:  # Ray's control store is gone; what follows of that is seen elsewhere
                 log.debug("Ray does not say which machines are to be taken away: %s", error)
 

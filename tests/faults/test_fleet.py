@@ -20,7 +20,8 @@ from distributed.member import Member
 from distributed.process_environment import set_process_environment
 from distributed.processes import ParameterStoreProcess, spawn
 from distributed.ray_cluster import leave, start_private
-from distributed.ray_state import actor_process
+from distributed.ray_state import actor_process, machine
+from distributed.store_supervisor import StoreSupervisor
 from distributed.weight_exchange import RayWeightLink
 from learner.learner import Diverged
 
@@ -245,6 +246,32 @@ def test_a_member_that_is_sent_away_while_it_moves_goes(told: Told) -> None:
     told.fleet.retire(member, 20.0)
     told.until(lambda: member not in told.fleet.members)
     assert member.handle is None and told.fleet.restarts == 0
+
+
+@pytest.mark.parametrize("announced", [True, False], ids=["taken away", "not"])
+def test_a_store_that_dies_with_a_machine_that_is_taken_away_may(told: Told, announced: bool) -> None:
+    """Ray starts it again, and no death is allowed."""
+    store = StoreSupervisor(QUICK, told.fleet)
+    end = time.monotonic() + 60
+
+    def check(pid: int | None) -> int:
+        """Until it answers as another process than ``pid``."""
+        while store.report.get("pid", pid) == pid:
+            store.check({machine()} if announced else ())
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        return store.report["pid"]
+
+    first = check(None)
+    os.kill(first, signal.SIGKILL)
+    try:
+        if announced:
+            assert check(first) != first and told.fleet.restarts == 1
+        else:
+            with pytest.raises(FleetFailure, match="the parameter store died 1 times"):
+                check(first)
+    finally:
+        ray.kill(store.handle)
 
 
 def test_weights_that_the_store_does_not_take_are_counted_with_the_reason(cluster: None) -> None:
