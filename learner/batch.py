@@ -178,17 +178,8 @@ def make_batch(
             ids = legal.start + labels.action
         else:
             ids = encode_action(labels.action, inputs.task.action, agent.vocabulary)
-        of_target = np.broadcast_to(windows[:, None, None], predicting.shape)
-        targets.append(
-            Targets(
-                inputs.task.name,
-                inputs.task.action.kind,
-                legal,
-                torch.from_numpy(predicting[chosen]),
-                ids[torch.from_numpy(chosen)] - legal.start,
-                torch.from_numpy(of_target[chosen]),
-            )
-        )
+        name = inputs.task.name
+        targets.append(_targets(name, inputs.task.action.kind, legal, predicting, ids - legal.start, chosen, windows))
         if agent.action_values is not None and not inputs.task.says_text:
             executed = encode_action(inputs.action, inputs.task.action, agent.vocabulary) - legal.start
             steps_of.append(_steps(inputs, labels, legal, predicting, executed, ids - legal.start, windows))
@@ -196,28 +187,11 @@ def make_batch(
             # Whatever comes before the return's own token, the last of the observation, predicts it.
             known = (inputs.returns.numpy() >= 0) & mask[:, :, width - elements - 1]
             before = place[:, :, width - elements - agent.lead] - 1
-            targets.append(
-                Targets(
-                    inputs.task.name,
-                    "return",
-                    agent.vocabulary.returns,
-                    torch.from_numpy(before[known]),
-                    inputs.returns[torch.from_numpy(known)],
-                    torch.from_numpy(np.broadcast_to(windows[:, None], known.shape)[known]),
-                )
-            )
+            targets.append(_targets(name, "return", agent.vocabulary.returns, before, inputs.returns, known, windows))
         if rewards and not inputs.task.says_text:
             known = labels.rewarded.numpy()[:, None] & mask[:, :, -1]
-            targets.append(
-                Targets(
-                    inputs.task.name,
-                    "reward",
-                    agent.vocabulary.rewards,
-                    torch.from_numpy(place[:, :, -1][known]),
-                    labels.reward.sign().long()[torch.from_numpy(known)] + 1,
-                    torch.from_numpy(np.broadcast_to(windows[:, None], known.shape)[known]),
-                )
-            )
+            sign = labels.reward.sign().long() + 1
+            targets.append(_targets(name, "reward", agent.vocabulary.rewards, place[:, :, -1], sign, known, windows))
         first_position += mask.size
     shape = (rows, row_length)
     whole_rows = bool((lengths == row_length).all())
@@ -236,6 +210,15 @@ def make_batch(
         len(lengths),
         len(source),
     )
+
+
+def _targets(
+    task: str, kind: str, legal: IdRange, place: np.ndarray, id: torch.Tensor, chosen: np.ndarray, windows: np.ndarray
+) -> Targets:
+    """Those ``chosen`` of one group: places, ids and bools [n, ...], and the window [n] of each crop."""
+    window = np.broadcast_to(windows.reshape(-1, *[1] * (place.ndim - 1)), place.shape)
+    which = torch.from_numpy(chosen)
+    return Targets(task, kind, legal, torch.from_numpy(place[chosen]), id[which], torch.from_numpy(window[chosen]))
 
 
 def _steps(
