@@ -33,6 +33,9 @@ class ActorConfig:
             ``learner.objective=advantage_filtered`` needs.
         discount: of what comes a step later, there; null: ``learner.discount``. A task of few steps, whose goal should
             be reached soon, wants a lower one than a task of many.
+        imitation_share, critic_gradient: as ``learner.imitation_share`` and ``learner.critic_gradient``, which null
+            leaves as they are: the first is high where demonstrations are better than what a critic can tell of them
+            soon, the second low where observations are pictures.
         weight: share of a batch, relative to the other tasks of the run.
         online_share: of this task's share, the part asked from online (good) windows, 0 to 1.
         objectives: by which objective windows of ``demonstrations`` and the run's ``own`` are learned from, where not
@@ -67,6 +70,8 @@ class ActorConfig:
     return_range: list[float] | None = None
     value_range: list[float] | None = None
     discount: float | None = None
+    imitation_share: float | None = None
+    critic_gradient: float | None = None
     weight: float = 1.0
     online_share: float = 0.25
     online_share_end: float | None = None
@@ -158,8 +163,10 @@ def check_actor_config(config: ActorConfig, name: str) -> None:
         value = getattr(config, key)
         if value is not None and not math.isfinite(value):
             refuse(key, "must be finite, or null where unknown")
-    if config.discount is not None and not 0 <= config.discount <= 1:
-        refuse("discount", "must be between 0 and 1, or null for learner.discount")
+    for key in ("discount", "imitation_share", "critic_gradient"):
+        own = getattr(config, key)
+        if own is not None and not 0 <= own <= 1:
+            refuse(key, f"must be between 0 and 1, or null for learner.{key}")
     for key in ("return_range", "value_range"):
         given = getattr(config, key)
         if given is not None and (len(given) != 2 or not -math.inf < given[0] < given[1] < math.inf):

@@ -52,7 +52,7 @@ class Steps:
         labelled: bool [n, C], where the label may be learned from.
         reward, terminated: float32 and bool [n, C], what followed the action.
         rewarded: bool [n], whether its rewards are known and a critic is to learn from them.
-        log_prob: float32 [n, C], see `Labels`.
+        log_prob, later: float32 [n, C] and [n, return_horizon], see `Labels`.
         said: bool [n], where something is said of the return to come (with `AgentConfig.returns`).
         window: int64 [n], which of the batch's windows a crop is.
     """
@@ -67,6 +67,7 @@ class Steps:
     terminated: torch.Tensor
     rewarded: torch.Tensor
     log_prob: torch.Tensor
+    later: torch.Tensor
     said: torch.Tensor
     window: torch.Tensor
 
@@ -244,6 +245,7 @@ def _steps(
         labels.terminated[own],
         (labels.rewarded & labels.judged)[own],
         labels.log_prob[own],
+        labels.later[own],
         said[own],
         torch.from_numpy(window)[own],
     )

@@ -252,7 +252,7 @@ class BatchSource:
     def _crop(self, sources: TaskSources, source: str, rng: np.random.Generator) -> Crop:
         """A crop of the task's context, or one of half of it behind a prompt."""
         steps = sources.task.context_steps
-        if self._varied_lengths:
+        if self._varied_lengths and not sources.task.return_horizon:
             steps = int(rng.integers(max(2, steps // 2), steps + 1)) if steps > 1 else 1  # 1: episodes of one step
         window = self._window(sources, source)
         if source in (ONLINE, BEST):

@@ -49,14 +49,16 @@ class LearnerConfig:
         outcome_share: part of an advantage of the action that was taken that is what came of it, beside what the critic
             says.
         critic_weight: of the critic's loss beside the policy's.
+        critic_gradient: part of the critic's gradient that reaches what policy and critic share.
         target_rate: of the moving average of the weights, an update.
         expectile: of the values of what was done, which is what a state is said to be worth where an action has several
             tokens: 0.5 is their mean, towards 1 the best of them.
         advantage_clip: furthest that an advantage counts, in root mean squares of a task's advantages.
         advantage_floor: added to that root mean square, as a share of the task's ``value_range``: where advantages are
             smaller, the policy hardly moves.
-        imitation_share: of the policy's loss where rewards are known, the part that imitates what was done, the more
-            the better it was; the rest weighs all actions by what the critic says of them.
+        imitation_share: of the policy's loss on demonstrations whose rewards are known, the part that imitates them,
+            the more the better they were; the rest, and all of it on the run's own steps, weighs all actions by what the
+            critic says of them.
         entropy_floor: share of the greatest entropy below which the policy's is raised; 0: never.
         data_deadline: seconds to wait for a window before the table is named in an error.
         prefetch_batches: batches prepared ahead by a thread; 0 prepares them in line.
@@ -98,6 +100,7 @@ class LearnerConfig:
     trace: float = 0.95
     outcome_share: float = 0.5
     critic_weight: float = 1.0
+    critic_gradient: float = 1.0
     target_rate: float = 0.01
     expectile: float = 0.7
     advantage_clip: float = 1.0
@@ -138,6 +141,7 @@ class LearnerConfig:
             "discount",
             "trace",
             "outcome_share",
+            "critic_gradient",
             "best_share",
             "expectile",
             "imitation_share",

@@ -86,6 +86,8 @@ class Labels:
         judged: bool [n], whether a critic, where there is one, learns from it.
         log_prob: float32 [n, C], of the executed action where it was sampled, the sum over its tokens; NaN where it is
             not known.
+        later: float32 [n, return_horizon], the rewards that came after a crop; NaN where they are not known, zeros
+            after a termination.
     """
 
     action: torch.Tensor
@@ -97,6 +99,7 @@ class Labels:
     rewarded: torch.Tensor
     judged: torch.Tensor
     log_prob: torch.Tensor
+    later: torch.Tensor
 
 
 def collate(
@@ -170,8 +173,17 @@ def collate(
         torch.tensor([crop.window.metadata.has_reward for crop in crops]),
         torch.tensor([judged[of] for of in window]),
         torch.from_numpy(log_prob),
+        torch.from_numpy(np.stack([_later(crop, task.return_horizon) for crop in crops])),
     )
     return inputs, labels
+
+
+def _later(crop: Crop, horizon: int) -> np.ndarray:
+    """The ``horizon`` rewards after a crop; see `Labels`."""
+    reward = crop.window.reward[crop.stop : crop.stop + horizon].astype(np.float32)
+    if len(reward) < horizon and not crop.window.terminated[-1]:
+        return np.full(horizon, np.nan, np.float32)
+    return np.pad(reward, (0, horizon - len(reward)))
 
 
 def _return_bins(task: TaskSpec, crops: Sequence[Crop], unsaid: np.ndarray, steps: int, bins: int) -> torch.Tensor:

@@ -42,6 +42,8 @@ OF_THE_RUN = (
     "return_range",
     "value_range",
     "discount",
+    "imitation_share",
+    "critic_gradient",
 )
 """Fields of `TaskSpec` that no environment knows: the actor config says them."""
 

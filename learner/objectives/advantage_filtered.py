@@ -9,7 +9,10 @@ weights, not of heads alone):
   Where mu is not known, as of demonstrations, what was done is followed (c = lambda; Peng's Q(lambda), Kozuno et al.
   2021): with tree backup, c = lambda pi'(a|s), values of long tasks took thousands of updates to rise. A
   termination ends the sum, a time limit does not: its last step has no target, since no later state is in the crop. So
-  has every crop's.
+  has every crop's, but of a task with a ``return_horizon``: there the rewards that came in so many steps after the crop
+  stand for the value of the state after it (Mnih et al. 2016, section 4: n-step returns; here without a bootstrap). A
+  crop of few steps says little of what an action leads to, and where states are hard to read, as in pictures, their
+  values say less.
 - **Advantages** A(s, a) = q'(s, a) - v'(s), and for the action that was taken in part (``outcome_share``) what came of
   it: its value is moved from q'(s, a) towards G_t. The critic is smooth and cannot tell what small differences add up
   to; outcomes do, with noise. sigma is the running root mean square of A, a task's own, so that rewards of any scale
@@ -17,13 +20,17 @@ weights, not of heads alone):
 - **Imitation** of what was done, with weight exp(clip(A / sigma, -3, 3)) (Nair et al. 2020, "AWAC", equation 13), which
   believes the critic only about what was tried. A label that differs from what was done has weight 1, and so has every
   label where the rewards of a demonstration are not known. Texts have no values and are imitated so.
+- ``critic_gradient`` of the critic's gradient reaches what it shares with the policy. Of pictures a critic knows
+  nothing for long, and its noise keeps the policy from learning to read them; of few numbers it learns more than the policy.
 - **Exploration**: where the mean entropy of a task's policy is below ``entropy_floor`` of the most it can be, a
   multiplier of its entropy grows, and shrinks where it is above (Zheng et al. 2022, section 3.3, by exact entropies).
 
 Where an action is one token of few values, all of them are weighed exactly: v' = sum_a pi'(a|s) q'(s, a), and a share
-1 - ``imitation_share`` of the policy's loss (PAC's 1 - alpha) is the cross-entropy of
-pi_better(a|s) ~ pi'(a|s) exp(clip(A(s, a) / sigma, -c, c)) against pi, at every state, whatever action was taken there
-(Hessel et al. 2021, "Muesli", equation 5: CMPO). Clipping bounds how far it moves.
+1 - ``imitation_share`` of the policy's loss on demonstrations (PAC's 1 - alpha), and all of it on the run's own steps,
+is the cross-entropy of pi_better(a|s) ~ pi'(a|s) exp(clip(A(s, a) / sigma, -c, c)) against pi, at every state, whatever
+action was taken there (Hessel et al. 2021, "Muesli", equation 5: CMPO). Clipping bounds how far it moves. The run's own
+actions are not imitated: they were drawn more sharply than the policy is (``action_temperature``), and would only
+sharpen it.
 
 Actions of several tokens are too many for that. There v is a distribution of its own, an ``expectile`` of q'(s, a) over
 what was done (Kostrikov et al. 2021, "IQL", equation 5), so that no action is weighed that nobody took, and all of the
@@ -46,6 +53,7 @@ from torch.nn import functional
 
 from agent.action_values import ActionValues, check_action_values, weighed_at_once
 from agent.agent import Agent
+from agent.task import TaskSpec
 from learner.batch import Batch, Steps, Targets, packed_hidden
 from learner.config import LearnerConfig
 from learner.objectives.imitation import cross_entropy, row_weights
@@ -170,23 +178,22 @@ class AdvantageFiltered:
         log_policy = agent.logits(hidden[places], steps.legal).float().log_softmax(-1)  # [n, C, elements, A]
         nats = self._imitated(log_policy, steps) * steps.labelled
         policy = weight * nats
-        values = _values(agent)
+        values, seen = _values(agent), hidden[places[..., 0]]
+        seen = seen.detach().lerp(seen, self._of(steps.task, "critic_gradient"))
         if judged.prior is not None:
             bounded = (advantage / scale).clamp(-config.advantage_clip, config.advantage_clip)
             better = (judged.prior + bounded).softmax(-1)
             towards = -(better * log_policy[:, :, 0]).sum(-1)
-            policy = torch.where(
-                learned, config.imitation_share * policy + (1.0 - config.imitation_share) * towards, policy
-            )
-            of_action = values(hidden[places[..., 0]], count).float()
+            share = torch.where(steps.log_prob.isfinite(), 0.0, self._of(steps.task, "imitation_share"))
+            policy = torch.where(learned, share * policy + (1.0 - share) * towards, policy)
+            of_action = values(seen, count).float()
             chosen = action[..., None].expand(-1, -1, 1, of_action.shape[-1])
             critic = -(values.soft(target) * of_action.gather(2, chosen)[:, :, 0].log_softmax(-1)).sum(-1)
         else:
-            at = hidden[places[..., 0]]
-            scores = values.of_taken(at, action, steps.task, count).float().log_softmax(-1)
+            scores = values.of_taken(seen, action, steps.task, count).float().log_softmax(-1)
             critic = -(values.soft(target) * scores).sum(-1)
             above = torch.where(judged.chosen >= judged.value, config.expectile, 1.0 - config.expectile)
-            of_state = values.of_state(at).float().log_softmax(-1)
+            of_state = values.of_state(seen).float().log_softmax(-1)
             critic = critic - 2.0 * above * (values.soft(judged.chosen) * of_state).sum(-1)
         policy = policy * valid
         critic = torch.where(known, critic, 0.0).sum(1) / known.sum(1).clamp(min=1)
@@ -211,6 +218,11 @@ class AdvantageFiltered:
             record[f"loss/{name}"] = nats.sum() / steps.labelled.sum().clamp(min=1)
         return policy, critic, entropy
 
+    def _of(self, task: TaskSpec, key: str) -> float:
+        """A setting of the task's own, else the learner's."""
+        own = getattr(task, key)
+        return float(getattr(self.config, key) if own is None else own)
+
     def _judge(self, before: torch.Tensor, places: torch.Tensor, action: torch.Tensor, steps: Steps) -> Judged:
         former, at = _values(self.target), before[places[..., 0]]
         prior = self.target.logits(before[places], steps.legal).float().log_softmax(-1)  # [n, C, elements, A]
@@ -228,6 +240,8 @@ class AdvantageFiltered:
         low, high = steps.task.value_range
         ratio = judged.log_likelihood - steps.log_prob
         follow = torch.where(steps.log_prob.isfinite(), ratio.clamp(max=0.0).exp(), 1.0)
+        discount = self._of(steps.task, "discount")
+        later = steps.later @ discount ** torch.arange(steps.later.shape[1], device=valid.device, dtype=torch.float32)
         # In units the lowest value is 0; sums of rewards need the true zero.
         zero = low / (high - low)
         target, known = retrace_targets(
@@ -237,7 +251,8 @@ class AdvantageFiltered:
             judged.value + zero,
             judged.chosen + zero,
             self.config.trace * follow,
-            self.config.discount if steps.task.discount is None else steps.task.discount,
+            later / (high - low) if steps.task.return_horizon else torch.full_like(later, torch.nan),
+            discount,
         )
         return target - zero, known
 
@@ -305,6 +320,7 @@ def retrace_targets(
     value: torch.Tensor,
     chosen: torch.Tensor,
     trace: torch.Tensor,
+    later: torch.Tensor,
     discount: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Targets of the values of the actions that were taken, and where there is one, [n, C].
@@ -314,15 +330,17 @@ def retrace_targets(
         valid: steps that the crop has.
         value, chosen: of each state, and of the action that was taken there.
         trace: weight of what followed that action, against its value.
+        later: what came after the last step, discounted to the step after it, [n]; NaN where it is not known.
         discount: of what comes a step later.
     """
     after = functional.pad(valid[:, 1:], (0, 1))
-    known = valid & (terminated | after)  # a step with a reward and either a state after it or a termination
+    known = valid & (terminated | after | later.isfinite()[:, None])  # what follows is in the crop, known or an end
     target = torch.zeros_like(reward)
-    later = torch.zeros_like(reward[:, 0])  # value of the next state, corrected by what was done there
+    following = later.nan_to_num()  # value of the next state, corrected by what was done there
     for step in reversed(range(reward.shape[1])):
         goes_on = (known[:, step] & ~terminated[:, step]).to(reward.dtype)
-        target[:, step] = reward[:, step] + discount * goes_on * later
+        target[:, step] = reward[:, step] + discount * goes_on * following
         correction = trace[:, step] * (target[:, step] - chosen[:, step])
-        later = value[:, step] + torch.where(known[:, step], correction, torch.zeros_like(correction))
+        corrected = value[:, step] + torch.where(known[:, step], correction, torch.zeros_like(correction))
+        following = torch.where(valid[:, step], corrected, following)
     return torch.where(known, target, torch.zeros_like(target)), known

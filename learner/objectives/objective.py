@@ -19,7 +19,8 @@ class Objective(Protocol):
     """Turns a batch into a loss. What it keeps between updates goes into checkpoints.
 
     Attributes:
-        varied_lengths: crops have half of the context to all of it, rather than all where the window has it.
+        varied_lengths: crops have half of the context to all of it, rather than all where the window has it; but not of
+            tasks with a ``return_horizon``.
     """
 
     varied_lengths: bool

@@ -57,6 +57,19 @@ def test_it_stitches_halves_of_episodes_that_nobody_played_together() -> None:
     assert probabilities(conditioned, [1], [], asked=0.3)[0] > 0.9  # the most that was ever earned from there
 
 
+@pytest.mark.parametrize("source, imitated", [("demonstrations", True), ("online", False)])
+def test_demonstrations_are_imitated_and_what_it_did_itself_is_not(source: str, imitated: bool) -> None:
+    """Nothing is better than anything else, and only one action was ever taken."""
+    one = episode([0], [1], [0.5], source)
+    if imitated:
+        one = dataclasses.replace(one, log_prob=np.full_like(one.log_prob, np.nan))
+    task = dataclasses.replace(TASK, imitation_share=1.0)  # in the place of the learner's
+    learner = make_learner([one], task, imitation_share=0.0, advantage_floor=10.0)
+    for _ in range(100):
+        learner.step()
+    assert probabilities(learner, [0], []) == pytest.approx([0.0, 1.0] if imitated else [0.5, 0.5], abs=0.05)
+
+
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_padding_and_hidden_labels_count_for_nothing(share: float) -> None:
     """A crop of one step beside one of three, whose first label may not be learned from; nor does entropy count where

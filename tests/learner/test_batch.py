@@ -7,7 +7,7 @@ import torch
 from agent.agent import Agent
 from agent.attention import Layout
 from agent.config import AgentConfig
-from agent.tokenizer import encode_action
+from agent.tokenizer import TextTokenizer, encode_action
 from learner.batch import Batch, make_batch, packed_hidden
 from learner.config import LearnerConfig
 from learner.crop import Crop, collate, random_crop, returns_to_come, shift_image
@@ -181,6 +181,22 @@ def test_returns_to_come_are_known_only_where_they_are() -> None:
             metadata=dataclasses.replace(window.metadata, has_reward=has_reward),
         )
         np.testing.assert_array_equal(returns_to_come(changed, horizon), np.array(expected, np.float32))
+
+
+def test_rewards_after_a_crop_are_known_only_where_they_are() -> None:
+    task = dataclasses.replace(CONTROL, return_horizon=3)
+    window = random_window(CONTROL, 5, np.random.default_rng(0))
+    reward = np.array([1, 2, 4, 8, 16, 32, 64], np.float32)  # two steps beyond the window
+    ended = np.array([False] * 4 + [True])
+    cases = [
+        (dataclasses.replace(window, reward=reward), [[8, 16, 32], [np.nan] * 3]),
+        (dataclasses.replace(window, reward=reward[:5], terminated=ended), [[8, 16, 0], [0, 0, 0]]),
+        (dataclasses.replace(window, reward=reward[:5], truncated=ended), [[np.nan] * 3] * 2),  # a time limit is no end
+    ]
+    for changed, expected in cases:
+        crops = [Crop(changed, 0, 3), Crop(changed, 2, 5)]
+        _, labels = collate(task, crops, TextTokenizer.default(), np.random.default_rng(0))
+        np.testing.assert_array_equal(labels.later.numpy(), np.array(expected, np.float32))
 
 
 @pytest.mark.parametrize("kind", ["masked", "visible"])

@@ -20,9 +20,10 @@ def test_targets_follow_what_was_done_as_far_as_the_trace_and_no_further_than_a_
     chosen = value - 1
     terminated = torch.tensor([[False] * 4, [False, False, False, True], [False] * 4])
     valid = torch.tensor([[True] * 4, [True] * 4, [True, True, False, False]])
+    later = torch.full((3,), torch.nan)
 
     def targets(trace: float) -> tuple[torch.Tensor, torch.Tensor]:
-        return retrace_targets(reward, terminated, valid, value, chosen, torch.full_like(reward, trace), 0.5)
+        return retrace_targets(reward, terminated, valid, value, chosen, torch.full_like(reward, trace), later, 0.5)
 
     one_step, known = targets(0.0)
     assert known.tolist() == [[True, True, True, False], [True] * 4, [True, False, False, False]]
@@ -37,6 +38,27 @@ def test_targets_follow_what_was_done_as_far_as_the_trace_and_no_further_than_a_
     assert followed[0, 2] == 4 + 0.5 * 40
     half, _ = targets(0.5)
     assert half[1, 2] == 4 + 0.5 * (40 + 0.5 * (8 - 39))
+    # What came after a crop stands for the value of the state after it; after a termination there is none.
+    later = torch.tensor([100.0, 100.0, 200.0])
+    continued, known = targets(1.0)
+    assert (known == valid).all()
+    assert continued[0, 2:].tolist() == [4 + 0.5 * (1 + 58.0), 8 + 50.0]
+    assert continued[1].tolist() == followed[1].tolist()
+    assert continued[2, :2].tolist() == [1 + 0.5 * (1 + 102.0), 2 + 100.0]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_so_much_of_the_critics_gradient_reaches_what_it_shares_with_the_policy(share: float) -> None:
+    def gradient(critic_weight: float, critic_gradient: float | None = None) -> torch.Tensor:
+        task = dataclasses.replace(TASK, critic_gradient=critic_gradient)
+        windows = [episode([0, 1], [0, action], [0.0, float(action)]) for action in (0, 1)]
+        learner = make_learner(windows, task, critic_weight=critic_weight)
+        learner.objective.loss(learner.agent, learner.batches.make().batch)[0].backward()
+        return torch.cat([each.grad.flatten() for each in learner.agent.transformer.parameters()])
+
+    policy, both = gradient(0.0), gradient(1.0)
+    torch.testing.assert_close(gradient(1.0, share), policy.lerp(both, share))
+    assert not both.allclose(policy)
 
 
 def test_what_the_policy_would_not_do_is_not_followed() -> None:
