@@ -21,7 +21,8 @@ weights, not of heads alone):
   believes the critic only about what was tried. A label that differs from what was done has weight 1, and so has every
   label where the rewards of a demonstration are not known. Texts have no values and are imitated so.
 - ``critic_gradient`` of the critic's gradient reaches what it shares with the policy. Of pictures a critic knows
-  nothing for long, and its noise keeps the policy from learning to read them; of few numbers it learns more than the policy.
+  nothing for long, and its noise keeps the policy from learning to read them; of few numbers it learns more than the
+  policy does.
 - **Exploration**: where the mean entropy of a task's policy is below ``entropy_floor`` of the most it can be, a
   multiplier of its entropy grows, and shrinks where it is above (Zheng et al. 2022, section 3.3, by exact entropies).
 
