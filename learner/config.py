@@ -56,9 +56,8 @@ class LearnerConfig:
         advantage_clip: furthest that an advantage counts, in root mean squares of a task's advantages.
         advantage_floor: added to that root mean square, as a share of the task's ``value_range``: where advantages are
             smaller, the policy hardly moves.
-        imitation_share: of the policy's loss on demonstrations whose rewards are known, the part that imitates them,
-            the more the better they were; the rest, and all of it on the run's own steps, weighs all actions by what
-            the critic says of them.
+        imitation_share: of the policy's loss on demonstrations whose rewards are known, the part that imitates them;
+            the rest, and all of it on the run's own steps, weighs all actions by what the critic says of them.
         entropy_floor: share of the greatest entropy below which the policy's is raised; 0: never.
         data_deadline: seconds to wait for a window before the table is named in an error.
         prefetch_batches: batches prepared ahead by a thread; 0 prepares them in line.

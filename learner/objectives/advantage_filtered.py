@@ -17,25 +17,25 @@ weights, not of heads alone):
   it: its value is moved from q'(s, a) towards G_t. The critic is smooth and cannot tell what small differences add up
   to; outcomes do, with noise. sigma is the running root mean square of A, a task's own, so that rewards of any scale
   move the policy as far; it has a floor, or noise would move it where nothing matters.
-- **Imitation** of what was done, with weight exp(clip(A / sigma, -3, 3)) (Nair et al. 2020, "AWAC", equation 13), which
-  believes the critic only about what was tried. A label that differs from what was done has weight 1, and so has every
-  label where the rewards of a demonstration are not known. Texts have no values and are imitated so.
+- **Imitation** of what was done, which believes the critic at most about what was tried. Texts have no values and are
+  imitated, and so are demonstrations whose rewards are not known.
 - ``critic_gradient`` of the critic's gradient reaches what it shares with the policy. Of pictures a critic knows
   nothing for long, and its noise keeps the policy from learning to read them; of few numbers it learns more than the
   policy does.
 - **Exploration**: where the mean entropy of a task's policy is below ``entropy_floor`` of the most it can be, a
   multiplier of its entropy grows, and shrinks where it is above (Zheng et al. 2022, section 3.3, by exact entropies).
 
-Where an action is one token of few values, all of them are weighed exactly: v' = sum_a pi'(a|s) q'(s, a), and a share
-1 - ``imitation_share`` of the policy's loss on demonstrations (PAC's 1 - alpha), and all of it on the run's own steps,
-is the cross-entropy of pi_better(a|s) ~ pi'(a|s) exp(clip(A(s, a) / sigma, -c, c)) against pi, at every state, whatever
-action was taken there (Hessel et al. 2021, "Muesli", equation 5: CMPO). Clipping bounds how far it moves. The run's own
-actions are not imitated: they were drawn more sharply than the policy is (``action_temperature``), and would only
-sharpen it.
+Where an action is one token of few values, all of them are weighed exactly: v' = sum_a pi'(a|s) q'(s, a). On
+demonstrations, ``imitation_share`` of the policy's loss (PAC's alpha) is plain imitation; the rest of it, and all of it
+on the run's own steps, is the cross-entropy of pi_better(a|s) ~ pi'(a|s) exp(clip(A(s, a) / sigma, -c, c)) against pi,
+at every state, whatever action was taken there (Hessel et al. 2021, "Muesli", equation 5: CMPO). Clipping bounds how
+far it moves. The run's own actions are not imitated: they were drawn more sharply than the policy is
+(``action_temperature``), and would only sharpen it.
 
 Actions of several tokens are too many for that. There v is a distribution of its own, an ``expectile`` of q'(s, a) over
 what was done (Kostrikov et al. 2021, "IQL", equation 5), so that no action is weighed that nobody took, and all of the
-policy's loss is weighted imitation.
+policy's loss is imitation with weight exp(clip(A / sigma, -3, 3)) (Nair et al. 2020, "AWAC", equation 13). A label that
+differs from what was done has weight 1.
 
 Objectives mix per window. In a model with return tokens (``agent.returns=masked``), the windows that are told their
 return to come, all but ``return_dropout`` of them, learn as `learner.objectives.return_conditioned` has it, and the
@@ -174,11 +174,8 @@ class AdvantageFiltered:
                 gain = advantage.gather(2, action)[..., 0]
                 square = (judged.prior.exp() * advantage.square()).sum(-1)
             scale = self._scale(name, square[learned])
-            weight = (gain / scale).clamp(-WEIGHT_CLIP, WEIGHT_CLIP).exp()
-            weight = torch.where(learned & (steps.label == steps.action).all(-1), weight, 1.0)
         log_policy = agent.logits(hidden[places], steps.legal).float().log_softmax(-1)  # [n, C, elements, A]
         nats = self._imitated(log_policy, steps) * steps.labelled
-        policy = weight * nats
         values, seen = _values(agent), hidden[places[..., 0]]
         seen = seen.detach().lerp(seen, self._of(steps.task, "critic_gradient"))
         if judged.prior is not None:
@@ -186,11 +183,13 @@ class AdvantageFiltered:
             better = (judged.prior + bounded).softmax(-1)
             towards = -(better * log_policy[:, :, 0]).sum(-1)
             share = torch.where(steps.log_prob.isfinite(), 0.0, self._of(steps.task, "imitation_share"))
-            policy = torch.where(learned, share * policy + (1.0 - share) * towards, policy)
+            policy = torch.where(learned, share * nats + (1.0 - share) * towards, nats)
             of_action = values(seen, count).float()
             chosen = action[..., None].expand(-1, -1, 1, of_action.shape[-1])
             critic = -(values.soft(target) * of_action.gather(2, chosen)[:, :, 0].log_softmax(-1)).sum(-1)
         else:
+            weight = (gain / scale).clamp(-WEIGHT_CLIP, WEIGHT_CLIP).exp()
+            policy = torch.where(learned & (steps.label == steps.action).all(-1), weight * nats, nats)
             scores = values.of_taken(seen, action, steps.task, count).float().log_softmax(-1)
             critic = -(values.soft(target) * scores).sum(-1)
             above = torch.where(judged.chosen >= judged.value, config.expectile, 1.0 - config.expectile)
