@@ -177,12 +177,12 @@ class AdvantageFiltered:
         log_policy = agent.logits(hidden[places], steps.legal).float().log_softmax(-1)  # [n, C, elements, A]
         nats = self._imitated(log_policy, steps) * steps.labelled
         values, seen = _values(agent), hidden[places[..., 0]]
-        seen = seen.detach().lerp(seen, self._of(steps.task, "critic_gradient"))
+        seen = seen.detach().lerp(seen, self._setting(steps.task, "critic_gradient"))
         if judged.prior is not None:
             bounded = (advantage / scale).clamp(-config.advantage_clip, config.advantage_clip)
             better = (judged.prior + bounded).softmax(-1)
             towards = -(better * log_policy[:, :, 0]).sum(-1)
-            share = torch.where(steps.log_prob.isfinite(), 0.0, self._of(steps.task, "imitation_share"))
+            share = torch.where(steps.log_prob.isfinite(), 0.0, self._setting(steps.task, "imitation_share"))
             policy = torch.where(learned, share * nats + (1.0 - share) * towards, nats)
             of_action = values(seen, count).float()
             chosen = action[..., None].expand(-1, -1, 1, of_action.shape[-1])
@@ -218,7 +218,7 @@ class AdvantageFiltered:
             record[f"loss/{name}"] = nats.sum() / steps.labelled.sum().clamp(min=1)
         return policy, critic, entropy
 
-    def _of(self, task: TaskSpec, key: str) -> float:
+    def _setting(self, task: TaskSpec, key: str) -> float:
         """A setting of the task's own, else the learner's."""
         own = getattr(task, key)
         return float(getattr(self.config, key) if own is None else own)
@@ -240,7 +240,7 @@ class AdvantageFiltered:
         low, high = steps.task.value_range
         ratio = judged.log_likelihood - steps.log_prob
         follow = torch.where(steps.log_prob.isfinite(), ratio.clamp(max=0.0).exp(), 1.0)
-        discount = self._of(steps.task, "discount")
+        discount = self._setting(steps.task, "discount")
         later = steps.later @ discount ** torch.arange(steps.later.shape[1], device=valid.device, dtype=torch.float32)
         # In units the lowest value is 0; sums of rewards need the true zero.
         zero = low / (high - low)
