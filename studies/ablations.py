@@ -36,7 +36,7 @@ from distributed.compose import compose
 from distributed.report import write_report
 from distributed.result import Result
 from studies.improvement import EXPERIMENT, difference
-from studies.runs import LIMIT_SECONDS, cpu_seconds, trained
+from studies.runs import LIMIT_SECONDS, cpu_seconds, evaluated, trained
 
 EPISODES = 40
 """Of a set; a quarter of them are the best that are imitated."""
@@ -111,15 +111,6 @@ def overrides(name: str, demonstrations: Path, variant: Sequence[str], options: 
     return [*words, *options.overrides]
 
 
-def asked(run: Path, words: Sequence[str]) -> Result:
-    """A run's weights, evaluated again under another decoding, once."""
-    found = run / f"asked-{'-'.join(word.partition('=')[2] for word in words)}.json"
-    if not found.exists():
-        command = [sys.executable, "-m", "distributed.cli", "evaluate", str(run), *words, "--json", str(found)]
-        subprocess.run(command, check=True, timeout=LIMIT_SECONDS)
-    return Result.read(found)
-
-
 def returns_of(result: Result) -> np.ndarray:
     """Of the one task of a result."""
     (task,) = result.tasks.values()
@@ -142,7 +133,8 @@ def study(name: str, options: argparse.Namespace) -> dict[str, Any]:
             cpu[folder.name] = cpu_seconds(folder)
             if variant == "return_conditioned":
                 for what, decoding in ASKED.items():
-                    returns.setdefault((kind, f"asked {what}"), []).append(returns_of(asked(folder, decoding)))
+                    found = evaluated(folder, f"asked-{what}", decoding)
+                    returns.setdefault((kind, f"asked {what}"), []).append(returns_of(found))
     actor = compose([EXPERIMENT, f"actors=[{TASKS[name].actor}]"]).actors[TASKS[name].actor]
     shown = {}
     for kind, folder in sets.items():

@@ -12,9 +12,11 @@ kept, so the study may be killed and started again. The arms have the same demon
 
 ``together`` trains one model on all three tasks, with as many windows and environment steps of each as its own run has.
 
-The final checkpoint of each run plays reporting episodes, sampled as it acts. A difference of two arms is paired by
-seed; its interval is a bootstrap over seeds and, within each, over episodes. It *holds* where it has its sign in every
-seed and the interval does not hold zero.
+The final checkpoint of each run plays reporting episodes, sampled as it acts; with ``--fresh SEED`` episodes from that
+seed on instead, which nothing was chosen by. A difference of two arms is paired by seed; its interval is a bootstrap
+over seeds and, within each, over episodes. *Demonstrations* are taken as they are, since nothing else was learned from;
+their *demonstrator* is known by as many episodes as it is measured by, which are drawn again, once for all seeds. A
+difference *holds* where it has its sign in every seed and the interval does not hold zero.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from actors.demonstrations.open_set import open_set
 from distributed.compose import compose
 from distributed.report import write_report
 from distributed.result import Result
-from studies.runs import LIMIT_SECONDS, cpu_seconds, trained
+from studies.runs import LIMIT_SECONDS, cpu_seconds, evaluated, trained
 
 EXPERIMENT = "experiment=improvement"
 RESAMPLES = 10_000
@@ -55,6 +57,7 @@ class WeakTask:
         form: of the set.
         evaluated: reporting episodes.
         settings: of the actor in these runs.
+        measured: episodes that the demonstrator is known by; 0: the demonstrations are enough.
     """
 
     actor: str
@@ -63,12 +66,13 @@ class WeakTask:
     form: str
     evaluated: int
     settings: tuple[str, ...] = ()
+    measured: int = 0
 
 
 TASKS = {
     "swingup": WeakTask("cartpole_swingup_grid", "weak:2:dm-control-mpc", 40, "minari", 100),
     "goto": WeakTask("babyai_goto_local", "weak:1@0.5:babyai-bot", 2000, "minari", 200),
-    "boxing": WeakTask("boxing", "weak:0.5:atari-rule", 6, "actions", 40, ("imitation_share=0.8",)),
+    "boxing": WeakTask("boxing", "weak:0.5:atari-rule", 6, "actions", 40, ("imitation_share=0.8",), measured=100),
 }
 TOGETHER = "together"
 ONLINE_SHARE, TEMPERATURE = 0.5, 0.5
@@ -79,13 +83,14 @@ ARMS: dict[str, tuple[str, ...]] = {
 }
 
 
-def record(name: str, sets: Path) -> Path:
-    """The weak demonstrations of a task, recorded or continued now where they are not there."""
-    weak, folder = TASKS[name], sets / f"weak-{name}"
-    words = [sys.executable, "-m", "distributed.cli", "record", weak.actor, "--expert", weak.expert]
-    words += ["--episodes", str(weak.episodes), "--form", weak.form, "--out", str(folder)]
-    subprocess.run(words, check=True, timeout=LIMIT_SECONDS)
-    return folder.resolve()
+def record(name: str, sets: Path) -> None:
+    """The weak demonstrations of a task, recorded or continued now where they are not there, and its demonstrator's."""
+    weak = TASKS[name]
+    for folder, episodes in ((f"weak-{name}", weak.episodes), (f"demonstrator-{name}", weak.measured)):
+        if episodes:
+            words = [sys.executable, "-m", "distributed.cli", "record", weak.actor, "--expert", weak.expert]
+            words += ["--episodes", str(episodes), "--form", weak.form, "--out", str(sets / folder)]
+            subprocess.run(words, check=True, timeout=LIMIT_SECONDS)
 
 
 def overrides(names: Sequence[str], arm: str, sets: Path) -> list[str]:
@@ -107,10 +112,10 @@ def overrides(names: Sequence[str], arm: str, sets: Path) -> list[str]:
     return words
 
 
-def demonstrated(name: str, sets: Path) -> np.ndarray:
-    """Returns of a task's demonstrations, float64 [N]."""
+def returns_of(name: str, folder: Path) -> np.ndarray:
+    """Of a set of a task's episodes, float64 [N]."""
     actor = compose([EXPERIMENT]).actors[TASKS[name].actor]
-    with closing(open_set(str(sets / f"weak-{name}"), actor)) as opened:
+    with closing(open_set(str(folder), actor)) as opened:
         return np.asarray(opened.returns, np.float64)
 
 
@@ -125,12 +130,14 @@ def difference(
 ) -> tuple[float, tuple[float, float], bool]:
     """Mean difference, its 95% interval, and whether it holds (above zero); both sides by training seed.
 
-    The draws of seeds are the same on both sides, which pairs them.
+    The draws of seeds are the same on both sides, which pairs them; one of ``theirs`` is that of all seeds.
     """
     rng = np.random.default_rng(seed)
     which = rng.integers(len(ours), size=(RESAMPLES, len(ours)))
-    draws = resampled(ours, rng, which) - resampled(theirs, rng, which)
-    by_seed = [float(mine.mean() - other.mean()) for mine, other in zip(ours, theirs)]
+    other = which if len(theirs) > 1 else np.zeros((RESAMPLES, 1), np.int64)
+    draws = resampled(ours, rng, which) - resampled(theirs, rng, other)
+    others = theirs if len(theirs) > 1 else [theirs[0]] * len(ours)
+    by_seed = [float(mine.mean() - other.mean()) for mine, other in zip(ours, others)]
     low, high = np.percentile(draws, [2.5, 97.5])
     return float(np.mean(by_seed)), (float(low), float(high)), bool(min(by_seed) > 0 and low > 0)
 
@@ -153,6 +160,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS))
     parser.add_argument("--sets", type=Path, default=Path("runs/sets"), help="folder of the recorded sets")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
+    parser.add_argument("--fresh", type=int, metavar="SEED", help="of the episodes that are played")
     parser.add_argument("--out", type=Path, help="write the JSON here too")
     parser.add_argument("overrides", nargs="*", help="key=value of all runs")
     options = parser.parse_args()
@@ -169,13 +177,15 @@ def main() -> None:
                 folder = options.runs / f"improvement-{kind}-{arm}-{seed}"
                 words = [*overrides(group, arm, options.sets), f"seed={seed}", *options.overrides]
                 result = Result.read(trained(folder, words) / "result.json")
+                if options.fresh is not None:
+                    result = evaluated(folder, f"fresh-{options.fresh}", ["--seed", str(options.fresh)])
                 cpu[folder.name] = cpu_seconds(folder)
                 for name in group:
                     task = compose([EXPERIMENT]).actors[TASKS[name].actor].task
                     key = (name, arm, "alone" if len(group) == 1 else TOGETHER)
                     found.setdefault(key, []).append(np.array(result.tasks[task].returns))
     report = [summary(name, found, options) for name in TASKS if any(key[0] == name for key in found)]
-    settings = {"seeds": options.seeds, "overrides": options.overrides, "cpu_seconds": cpu}
+    settings = {"seeds": options.seeds, "fresh": options.fresh, "overrides": options.overrides, "cpu_seconds": cpu}
     write_report("studies.improvement", {**settings, "tasks": report}, options.out)
     print(table(report))
 
@@ -186,7 +196,8 @@ def summary(
     """All figures of one task."""
     actor = compose([EXPERIMENT]).actors[TASKS[name].actor]
     assert actor.random_return is not None and actor.reference_return is not None
-    shown = demonstrated(name, options.sets)
+    shown = returns_of(name, options.sets / f"weak-{name}")
+    demonstrator = returns_of(name, options.sets / f"demonstrator-{name}") if TASKS[name].measured else shown
     span = actor.reference_return - actor.random_return
     arms = {arm: found[name, arm, "alone"] for arm in options.arms if (name, arm, "alone") in found}
     entry: dict[str, Any] = {
@@ -194,12 +205,14 @@ def summary(
         "random": actor.random_return,
         "reference": actor.reference_return,
         "demonstrations": float(shown.mean()),
+        "demonstrator": {"mean": float(demonstrator.mean()), "episodes": len(demonstrator)},
         "asked": float(shown.mean()) + BAR * span,
         "arms": {arm: [float(returns.mean()) for returns in seeds] for arm, seeds in arms.items()},
         "differences": {},
     }
     if "online" in arms:
-        others = {"demonstrations": [shown] * len(options.seeds)} | {k: v for k, v in arms.items() if k != "online"}
+        others = {"demonstrations": [np.full(1, shown.mean())], "demonstrator": [demonstrator]}
+        others |= {arm: seeds for arm, seeds in arms.items() if arm != "online"}
         for other, returns in others.items():
             mean, interval, holds = difference(arms["online"], returns)
             entry["differences"][other] = {"mean": mean, "ci95": interval, "holds": holds, "of_range": mean / span}

@@ -1,4 +1,4 @@
-"""Runs of a study: `clowder train` in a process of its own, once."""
+"""Runs of a study: `clowder train` in a process of its own, once, and what is asked of its weights afterwards."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from distributed.result import Result
 
 CPU = "cpu.json"
 LIMIT_SECONDS = 24 * 3600.0
@@ -30,6 +32,20 @@ def trained(folder: Path, words: Sequence[str], deadline: float = LIMIT_SECONDS)
         spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         (folder / CPU).write_text(json.dumps({"cpu_seconds": spent}))
     return folder
+
+
+def evaluated(run: Path, name: str, words: Sequence[str]) -> Result:
+    """A run's last weights, evaluated again by `clowder evaluate RUN` with ``words``, once: kept as ``<name>.json``.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+        subprocess.TimeoutExpired: it took more than a day.
+    """
+    found = run / f"{name}.json"
+    if not found.exists():
+        command = [sys.executable, "-m", "distributed.cli", "evaluate", str(run), *words, "--json", str(found)]
+        subprocess.run(command, check=True, timeout=LIMIT_SECONDS)
+    return Result.read(found)
 
 
 def cpu_seconds(folder: Path) -> float | None:

@@ -27,6 +27,15 @@ def test_seeds_are_paired_where_their_differences_agree() -> None:
     assert holds and 0.8 < low < high < 1.2  # though seeds differ by a hundred
 
 
+def test_one_set_beside_all_seeds_is_drawn_once_for_all_of_them() -> None:
+    ours, shown = seeds(20, 20, 20, spread=0.01), seeds(10, spread=10, episodes=9)[0]
+    mean, (low, high), _ = difference(ours, [shown])
+    assert mean == pytest.approx(20 - shown.mean(), abs=0.1)
+    assert high - low == pytest.approx(2 * 1.96 * shown.std() / 3, rel=0.1)  # a set for each seed would be narrower
+    low, high = difference(ours, [np.full(1, shown.mean())])[1]  # as it is
+    assert high - low < 0.1
+
+
 def test_ratio_is_of_what_is_above_random_play() -> None:
     share, (low, high) = ratio(seeds(90, 90, spread=0.5), seeds(110, 110, spread=0.5), low=10)
     assert share == pytest.approx(0.8, abs=0.01) and low < share < high
