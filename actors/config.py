@@ -33,9 +33,9 @@ class ActorConfig:
             ``learner.objective=advantage_filtered`` needs.
         discount: of what comes a step later, there; null: ``learner.discount``. A task of few steps, whose goal should
             be reached soon, wants a lower one than a task of many.
-        imitation_share, critic_gradient: as ``learner.imitation_share`` and ``learner.critic_gradient``, which null
-            leaves as they are: the first is high where demonstrations are better than what a critic can tell of them
-            soon, the second low where observations are pictures.
+        imitation_share, imitation_weighting, critic_gradient: as in ``learner``, which null leaves as they are: the
+            first is high where demonstrations are better than what a critic can tell of them soon, the second where
+            some of them are good and some are not, the third low where observations are pictures.
         weight: share of a batch, relative to the other tasks of the run.
         online_share: of this task's share, the part asked from online (good) windows, 0 to 1.
         objectives: by which objective windows of ``demonstrations`` and the run's ``own`` are learned from, where not
@@ -48,7 +48,7 @@ class ActorConfig:
         demonstrations_top: of those, keep so many with the highest returns; null keeps all.
         num_replayers: processes that write the set into replay, each its own share of the episodes.
         expert: the expert that ``clowder record`` takes unless told otherwise.
-        action_temperature: of environment actors.
+        action_temperature: of environment actors; ``learner.objective=advantage_filtered`` learns what is earned at it.
         ladder: ``temperature``, ``top_p`` or ``kappa`` to two numbers, that of the first and that of the last of
             ``num_actors``; those between have evenly spaced ones, so that each explores differently.
         acting_returns, return_target: what environment actors ask for, see `agent.config.DecodingConfig.returns`; needs
@@ -71,6 +71,7 @@ class ActorConfig:
     value_range: list[float] | None = None
     discount: float | None = None
     imitation_share: float | None = None
+    imitation_weighting: float | None = None
     critic_gradient: float | None = None
     weight: float = 1.0
     online_share: float = 0.25
@@ -163,7 +164,7 @@ def check_actor_config(config: ActorConfig, name: str) -> None:
         value = getattr(config, key)
         if value is not None and not math.isfinite(value):
             refuse(key, "must be finite, or null where unknown")
-    for key in ("discount", "imitation_share", "critic_gradient"):
+    for key in ("discount", "imitation_share", "imitation_weighting", "critic_gradient"):
         own = getattr(config, key)
         if own is not None and not 0 <= own <= 1:
             refuse(key, f"must be between 0 and 1, or null for learner.{key}")

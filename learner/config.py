@@ -58,6 +58,8 @@ class LearnerConfig:
             smaller, the policy hardly moves.
         imitation_share: of the policy's loss on demonstrations whose rewards are known, the part that imitates them;
             the rest, and all of it on the run's own steps, weighs all actions by what the critic says of them.
+        imitation_weighting: how far that part follows advantages: 0 imitates all demonstrations alike, 1 with weight
+            exp(advantage in root mean squares) (AWAC, Nair et al. 2020).
         entropy_floor: share of the greatest entropy below which the policy's is raised; 0: never.
         data_deadline: seconds to wait for a window before the table is named in an error.
         prefetch_batches: batches prepared ahead by a thread; 0 prepares them in line.
@@ -105,6 +107,7 @@ class LearnerConfig:
     advantage_clip: float = 1.0
     advantage_floor: float = 0.001
     imitation_share: float = 0.5
+    imitation_weighting: float = 0.0
     entropy_floor: float = 0.0
     data_deadline: float = 120.0
     prefetch_batches: int = 2
@@ -144,6 +147,7 @@ class LearnerConfig:
             "best_share",
             "expectile",
             "imitation_share",
+            "imitation_weighting",
             "entropy_floor",
             "target_rate",
         ):

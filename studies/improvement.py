@@ -71,7 +71,14 @@ class WeakTask:
 
 TASKS = {
     "swingup": WeakTask("cartpole_swingup_grid", "weak:2:dm-control-mpc", 40, "minari", 100),
-    "goto": WeakTask("babyai_goto_local", "weak:1@0.5:babyai-bot", 2000, "minari", 200),
+    "goto": WeakTask(
+        "babyai_goto_local",
+        "weak:1@0.5:babyai-bot",
+        2000,
+        "minari",
+        500,
+        ("imitation_weighting=1", "return_horizon=32"),
+    ),
     "boxing": WeakTask("boxing", "weak:0.5:atari-rule", 6, "actions", 40, ("imitation_share=0.8",), measured=100),
 }
 TOGETHER = "together"

@@ -43,7 +43,9 @@ OF_THE_RUN = (
     "value_range",
     "discount",
     "imitation_share",
+    "imitation_weighting",
     "critic_gradient",
+    "action_temperature",
 )
 """Fields of `TaskSpec` that no environment knows: the actor config says them."""
 

@@ -48,6 +48,12 @@ def episode(places: list[int], actions: list[int], rewards: list[float], source:
     )
 
 
+def shown(places: list[int], actions: list[int], rewards: list[float]) -> Window:
+    """As `episode`, of a demonstration: how likely its actions were is not known."""
+    one = episode(places, actions, rewards, "demonstrations")
+    return dataclasses.replace(one, log_prob=np.full_like(one.log_prob, np.nan))
+
+
 ARM = dataclasses.replace(TASK, name="test/arm", action=ArraySpec("continuous", (2,), -1.0, 1.0))
 
 

@@ -16,7 +16,7 @@ from learner.learner import Learner
 from learner.objectives.advantage_filtered import AdvantageFiltered
 from learner.objectives.imitation import Imitation
 from tests.agent.tasks import CONTROL
-from tests.learner.places import ARM, TASK, episode, make_learner, probabilities, reaches
+from tests.learner.places import ARM, TASK, episode, make_learner, probabilities, reaches, shown
 
 
 def test_at_first_no_action_is_preferred_and_all_values_are_low() -> None:
@@ -57,17 +57,26 @@ def test_it_stitches_halves_of_episodes_that_nobody_played_together() -> None:
     assert probabilities(conditioned, [1], [], asked=0.3)[0] > 0.9  # the most that was ever earned from there
 
 
-@pytest.mark.parametrize("source, imitated", [("demonstrations", True), ("online", False)])
-def test_demonstrations_are_imitated_and_what_it_did_itself_is_not(source: str, imitated: bool) -> None:
+@pytest.mark.parametrize("imitated", [True, False], ids=["demonstrations", "online"])
+def test_demonstrations_are_imitated_and_what_it_did_itself_is_not(imitated: bool) -> None:
     """Nothing is better than anything else, and only one action was ever taken."""
-    one = episode([0], [1], [0.5], source)
-    if imitated:
-        one = dataclasses.replace(one, log_prob=np.full_like(one.log_prob, np.nan))
+    one = (shown if imitated else episode)([0], [1], [0.5])
     task = dataclasses.replace(TASK, imitation_share=1.0)  # in the place of the learner's
     learner = make_learner([one], task, imitation_share=0.0, advantage_floor=10.0)
     for _ in range(100):
         learner.step()
     assert probabilities(learner, [0], []) == pytest.approx([0.0, 1.0] if imitated else [0.5, 0.5], abs=0.05)
+
+
+@pytest.mark.parametrize("weighting, at_least, at_most", [(0.0, 0.4, 0.6), (1.0, 0.75, 1.0)])
+def test_demonstrations_are_imitated_alike_or_by_what_they_paid(
+    weighting: float, at_least: float, at_most: float
+) -> None:
+    windows = [shown([0], [action], [float(action)]) for action in (0, 1)]
+    learner = make_learner(windows, imitation_share=1.0, imitation_weighting=weighting)
+    for _ in range(150):
+        learner.step()
+    assert at_least <= probabilities(learner, [0], [])[1] <= at_most
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
