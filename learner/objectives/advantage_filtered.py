@@ -14,10 +14,11 @@ weights, not of heads alone), and pi'_T, which is pi' at the temperature at whic
   stand for the value of the state after it (Mnih et al. 2016, section 4: n-step returns; here without a bootstrap). A
   crop of few steps says little of what an action leads to, and where states are hard to read, as in pictures, their
   values say less.
-- **Advantages** A(s, a) = q'(s, a) - v'(s), and for the action that was taken in part (``outcome_share``) what came of
-  it: its value is moved from q'(s, a) towards G_t. The critic is smooth and cannot tell what small differences add up
-  to; outcomes do, with noise. sigma is the running root mean square of A, a task's own, so that rewards of any scale
-  move the policy as far; it has a floor, or noise would move it where nothing matters.
+- **Advantages** A(s, a) = q'(s, a) - sum_b pi'(b|s) q'(s, b), and for the action that was taken in part
+  (``outcome_share``) what came of it: its value is moved from q'(s, a) towards G_t. The critic is smooth and cannot
+  tell what small differences add up to; outcomes do, with noise. sigma is the running root mean square of A, a task's
+  own, so that rewards of any scale move the policy as far; it has a floor, or noise would move it where nothing
+  matters.
 - **Imitation** of what was done, which believes the critic at most about what was tried. Texts have no values and are
   imitated, and so are demonstrations whose rewards are not known.
 - ``critic_gradient`` of the critic's gradient reaches what it shares with the policy. Of pictures a critic knows
@@ -77,12 +78,15 @@ class Judged:
 
     Attributes:
         value: of states, float32 [n, C].
+        mean: what advantages are advantages to, [n, C]: the worth of what pi' does; ``value`` where actions are not all
+            weighed.
         chosen: of the actions that were taken there, [n, C].
         log_likelihood: of these actions under pi'_T, [n, C].
         prior, worth: log pi' and values of all actions, [n, C, A]; None where they are not all weighed.
     """
 
     value: torch.Tensor
+    mean: torch.Tensor
     chosen: torch.Tensor
     log_likelihood: torch.Tensor
     prior: torch.Tensor | None = None
@@ -166,16 +170,17 @@ class AdvantageFiltered:
             target, known = self._targets(steps, judged, valid)
             known = known & learned
             surprise = torch.where(known, config.outcome_share * (target - judged.chosen), 0.0)
-            judgement = torch.where(known, judged.chosen - judged.value, 0.0)
-            slope = (judgement * (target - judged.value)).sum() / judgement.square().sum()
-            gain = judged.chosen + surprise - judged.value  # of what was done
+            judgement = torch.where(known, judged.chosen - judged.mean, 0.0)
+            slope = (judgement * (target - judged.mean)).sum() / judgement.square().sum()
+            gain = judged.chosen + surprise - judged.mean  # of what was done
             square = gain.square()
             if judged.prior is not None and judged.worth is not None:
-                advantage = judged.worth - judged.value[..., None]
+                likelihood = judged.prior.exp()
+                advantage = judged.worth - judged.mean[..., None]
                 advantage = advantage.scatter_add(2, action, surprise[..., None])
-                advantage = advantage - (judged.log_likelihood.exp() * surprise)[..., None]
+                advantage = advantage - likelihood.gather(2, action) * surprise[..., None]
                 gain = advantage.gather(2, action)[..., 0]
-                square = (judged.prior.exp() * advantage.square()).sum(-1)
+                square = (likelihood * advantage.square()).sum(-1)
             scale = self._scale(name, square[learned])
         log_policy = agent.logits(hidden[places], steps.legal).float().log_softmax(-1)  # [n, C, elements, A]
         nats = self._imitated(log_policy, steps) * steps.labelled
@@ -235,10 +240,12 @@ class AdvantageFiltered:
         log_likelihood = acting.gather(3, action[..., None])[..., 0].sum(-1)
         if not weighed_at_once(steps.task):
             chosen = former.expected(former.of_taken(at, action, steps.task, steps.legal.count))
-            return Judged(former.expected(former.of_state(at)), chosen, log_likelihood)
+            value = former.expected(former.of_state(at))
+            return Judged(value, value, chosen, log_likelihood)
         prior, acting = prior[:, :, 0], acting[:, :, 0]
         worth = former.expected(former(at, steps.legal.count))
-        return Judged((acting.exp() * worth).sum(-1), worth.gather(2, action)[..., 0], log_likelihood, prior, worth)
+        value, mean = (acting.exp() * worth).sum(-1), (prior.exp() * worth).sum(-1)
+        return Judged(value, mean, worth.gather(2, action)[..., 0], log_likelihood, prior, worth)
 
     def _targets(self, steps: Steps, judged: Judged, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Targets of the critic and where there are any, [n, C]."""
