@@ -48,7 +48,7 @@ class ActorConfig:
         demonstrations_top: of those, keep so many with the highest returns; null keeps all.
         num_replayers: processes that write the set into replay, each its own share of the episodes.
         expert: the expert that ``clowder record`` takes unless told otherwise.
-        action_temperature: of environment actors; ``learner.objective=advantage_filtered`` learns what is earned at it.
+        action_temperature: of environment actors.
         ladder: ``temperature``, ``top_p`` or ``kappa`` to two numbers, that of the first and that of the last of
             ``num_actors``; those between have evenly spaced ones, so that each explores differently.
         acting_returns, return_target: what environment actors ask for, see `agent.config.DecodingConfig.returns`; needs

@@ -105,7 +105,6 @@ class TaskSpec:
             they are not. Fixed for ever too.
         discount, imitation_share, imitation_weighting, critic_gradient: of `learner.config.LearnerConfig`, where the
             task has its own.
-        action_temperature: at which environment actors sample, so that of the policy whose values are learned.
         context_steps: timesteps the agent reads, in training and at acting alike.
         action_repeat: simulator frames for each step.
         max_episode_steps: longest episode in steps; 0 where unbounded.
@@ -124,7 +123,6 @@ class TaskSpec:
     imitation_share: float | None = None
     imitation_weighting: float | None = None
     critic_gradient: float | None = None
-    action_temperature: float = 1.0
     context_steps: int = 8
     action_repeat: int = 1
     max_episode_steps: int = 0
@@ -133,7 +131,6 @@ class TaskSpec:
         if not isinstance(self.name, str) or self.name.count("/") != 1 or not all(self.name.split("/")):
             raise ValueError(f"a task name has the form domain/name, not {self.name!r}")
         _need(numbers.Real, self.name, random_return=self.random_return, reference_return=self.reference_return)
-        _need(numbers.Real, self.name, action_temperature=self.action_temperature)
         for field in ("return_horizon", "context_steps", "action_repeat", "max_episode_steps"):
             _need(numbers.Integral, self.name, **{field: getattr(self, field)})
         if not isinstance(self.instruction, str | None):
@@ -156,8 +153,6 @@ class TaskSpec:
             raise ValueError(f"{self.name}: continuous actions are given in [-1, 1]; the adapter rescales them")
         if self.context_steps < 1 or self.return_horizon < 0:
             raise ValueError(f"{self.name}: context_steps must be at least 1 and return_horizon at least 0")
-        if not 0 <= self.action_temperature < math.inf:
-            raise ValueError(f"{self.name}: action_temperature must be at least 0, not {self.action_temperature}")
         for name in ("discount", "imitation_share", "imitation_weighting", "critic_gradient"):
             if (own := getattr(self, name)) is not None and not 0 <= own <= 1:
                 raise ValueError(f"{self.name}: {name} must be between 0 and 1, not {own}")

@@ -45,7 +45,6 @@ OF_THE_RUN = (
     "imitation_share",
     "imitation_weighting",
     "critic_gradient",
-    "action_temperature",
 )
 """Fields of `TaskSpec` that no environment knows: the actor config says them."""
 

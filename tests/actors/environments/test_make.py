@@ -53,12 +53,10 @@ def test_every_shipped_config_makes_its_task(path: Path) -> None:
 
 def test_what_belongs_to_the_run_goes_into_the_task() -> None:
     config = ActorConfig(
-        task="gymnasium/CartPole-v1", context_steps=3, return_horizon=7, random_return=22.0, return_range=[0, 500],
-        action_temperature=0.5,
-    )  # fmt: skip
+        task="gymnasium/CartPole-v1", context_steps=3, return_horizon=7, random_return=22.0, return_range=[0, 500]
+    )
     task = make.task_spec(config)
     assert (task.context_steps, task.return_horizon, task.random_return) == (3, 7, 22.0)
-    assert task.action_temperature == 0.5
     assert task.return_range == (0.0, 500.0) and np.isnan(task.reference_return)
 
 
