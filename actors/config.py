@@ -33,6 +33,7 @@ class ActorConfig:
             ``learner.objective=advantage_filtered`` needs.
         discount: of what comes a step later, there; null: ``learner.discount``. A task of few steps, whose goal should
             be reached soon, wants a lower one than a task of many.
+        value_temperature: as ``learner.value_temperature``; null leaves it as it is.
         imitation_share, imitation_weighting, critic_gradient: as in ``learner``, which null leaves as they are: the
             first is high where demonstrations are better than what a critic can tell of them soon, the second where
             some of them are good and some are not, the third low where observations are pictures.
@@ -70,6 +71,7 @@ class ActorConfig:
     return_range: list[float] | None = None
     value_range: list[float] | None = None
     discount: float | None = None
+    value_temperature: float | None = None
     imitation_share: float | None = None
     imitation_weighting: float | None = None
     critic_gradient: float | None = None
@@ -164,7 +166,7 @@ def check_actor_config(config: ActorConfig, name: str) -> None:
         value = getattr(config, key)
         if value is not None and not math.isfinite(value):
             refuse(key, "must be finite, or null where unknown")
-    for key in ("discount", "imitation_share", "imitation_weighting", "critic_gradient"):
+    for key in ("discount", "value_temperature", "imitation_share", "imitation_weighting", "critic_gradient"):
         own = getattr(config, key)
         if own is not None and not 0 <= own <= 1:
             refuse(key, f"must be between 0 and 1, or null for learner.{key}")

@@ -103,8 +103,8 @@ class TaskSpec:
             for ever, like the returns above: bins of checkpoints and of data must mean the same.
         value_range: lowest and highest discounted return to come, between which action values are learned; None where
             they are not. Fixed for ever too.
-        discount, imitation_share, imitation_weighting, critic_gradient: of `learner.config.LearnerConfig`, where the
-            task has its own.
+        discount, value_temperature, imitation_share, imitation_weighting, critic_gradient: of
+            `learner.config.LearnerConfig`, where the task has its own.
         context_steps: timesteps the agent reads, in training and at acting alike.
         action_repeat: simulator frames for each step.
         max_episode_steps: longest episode in steps; 0 where unbounded.
@@ -120,6 +120,7 @@ class TaskSpec:
     return_range: tuple[float, float] | None = None
     value_range: tuple[float, float] | None = None
     discount: float | None = None
+    value_temperature: float | None = None
     imitation_share: float | None = None
     imitation_weighting: float | None = None
     critic_gradient: float | None = None
@@ -153,7 +154,7 @@ class TaskSpec:
             raise ValueError(f"{self.name}: continuous actions are given in [-1, 1]; the adapter rescales them")
         if self.context_steps < 1 or self.return_horizon < 0:
             raise ValueError(f"{self.name}: context_steps must be at least 1 and return_horizon at least 0")
-        for name in ("discount", "imitation_share", "imitation_weighting", "critic_gradient"):
+        for name in ("discount", "value_temperature", "imitation_share", "imitation_weighting", "critic_gradient"):
             if (own := getattr(self, name)) is not None and not 0 <= own <= 1:
                 raise ValueError(f"{self.name}: {name} must be between 0 and 1, not {own}")
         for name in ("return_range", "value_range"):

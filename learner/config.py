@@ -44,6 +44,8 @@ class LearnerConfig:
         min_replay_size: windows that each task must have in replay before the first update: of demonstrations, where it
             has them. A set that fits into replay can so be had whole from the beginning, however fast it is written.
         discount: of what comes a step later, for tasks whose actor config says none.
+        value_temperature: of the policy whose values are learned: 1 the policy itself. Actors that sample more sharply
+            (``action_temperature``) earn more than that, and traces of what they did end sooner.
         trace: how far a target of the critic follows what was done before it trusts the critic: 0 one step, 1 as far as
             the policy would have done the same (lambda of Retrace, Munos et al. 2016).
         outcome_share: part of an advantage of the action that was taken that is what came of it, beside what the critic
@@ -98,6 +100,7 @@ class LearnerConfig:
     best_share: float = 0.0
     min_replay_size: int = 1
     discount: float = 0.99
+    value_temperature: float = 1.0
     trace: float = 0.95
     outcome_share: float = 0.5
     critic_weight: float = 1.0
@@ -141,6 +144,7 @@ class LearnerConfig:
             "label_smoothing",
             "final_learning_rate_fraction",
             "discount",
+            "value_temperature",
             "trace",
             "outcome_share",
             "critic_gradient",

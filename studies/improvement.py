@@ -77,7 +77,7 @@ TASKS = {
         2000,
         "minari",
         500,
-        ("imitation_weighting=1", "return_horizon=32"),
+        ("value_temperature=0.5", "imitation_weighting=1", "return_horizon=32"),
     ),
     "boxing": WeakTask("boxing", "weak:0.5:atari-rule", 6, "actions", 40, ("imitation_share=0.8",), measured=100),
 }

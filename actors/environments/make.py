@@ -42,6 +42,7 @@ OF_THE_RUN = (
     "return_range",
     "value_range",
     "discount",
+    "value_temperature",
     "imitation_share",
     "imitation_weighting",
     "critic_gradient",

@@ -1,22 +1,23 @@
 """Improvement: the policy moves towards what a critic says is better, and stays near where it was.
 
 The critic reads the same forward pass as the policy. With the moving averages pi', q' and v' of the agent (of all its
-weights, not of heads alone):
+weights, not of heads alone), and pi'_T, which is pi' at temperature ``value_temperature``:
 
 - **Critic**: cross-entropy of a Gaussian around a target G_t against the distribution of q(s_t, a_t), as PAC has it
   (Springenberg et al. 2024, section 3). G_t = r_t + g (v'(s_{t+1}) + c_{t+1} (G_{t+1} - q'(s_{t+1}, a_{t+1}))) with
-  c = lambda min(1, pi'(a|s) / mu(a|s)), mu being the policy that acted (Munos et al. 2016, "Retrace", equation 4).
+  c = lambda min(1, pi'_T(a|s) / mu(a|s)), mu being the policy that acted (Munos et al. 2016, "Retrace", equation 4).
   Where mu is not known, as of demonstrations, what was done is followed (c = lambda; Peng's Q(lambda), Kozuno et al.
-  2021): with tree backup, c = lambda pi'(a|s), values of long tasks took thousands of updates to rise. A
+  2021): with tree backup, c = lambda pi'_T(a|s), values of long tasks took thousands of updates to rise. A
   termination ends the sum, a time limit does not: its last step has no target, since no later state is in the crop. So
   has every crop's, but of a task with a ``return_horizon``: there the rewards that came in so many steps after the crop
   stand for the value of the state after it (Mnih et al. 2016, section 4: n-step returns; here without a bootstrap). A
   crop of few steps says little of what an action leads to, and where states are hard to read, as in pictures, their
   values say less.
-- **Advantages** A(s, a) = q'(s, a) - v'(s), and for the action that was taken in part (``outcome_share``) what came of
-  it: its value is moved from q'(s, a) towards G_t. The critic is smooth and cannot tell what small differences add up
-  to; outcomes do, with noise. sigma is the running root mean square of A, a task's own, so that rewards of any scale
-  move the policy as far; it has a floor, or noise would move it where nothing matters.
+- **Advantages** A(s, a) = q'(s, a) - sum_b pi'(b|s) q'(s, b), and for the action that was taken in part
+  (``outcome_share``) what came of it: its value is moved from q'(s, a) towards G_t. The critic is smooth and cannot
+  tell what small differences add up to; outcomes do, with noise. sigma is the running root mean square of A, a task's
+  own, so that rewards of any scale move the policy as far; it has a floor, or noise would move it where nothing
+  matters.
 - **Imitation** of what was done, which believes the critic at most about what was tried. Texts have no values and are
   imitated, and so are demonstrations whose rewards are not known.
 - ``critic_gradient`` of the critic's gradient reaches what it shares with the policy. Of pictures a critic knows
@@ -25,7 +26,7 @@ weights, not of heads alone):
 - **Exploration**: where the mean entropy of a task's policy is below ``entropy_floor`` of the most it can be, a
   multiplier of its entropy grows, and shrinks where it is above (Zheng et al. 2022, section 3.3, by exact entropies).
 
-Where an action is one token of few values, all of them are weighed exactly: v' = sum_a pi'(a|s) q'(s, a). On
+Where an action is one token of few values, all of them are weighed exactly: v' = sum_a pi'_T(a|s) q'(s, a). On
 demonstrations, ``imitation_share`` of the policy's loss (PAC's alpha) is imitation with weight exp(w clip(A / sigma,
 -3, 3)), w being ``imitation_weighting``; the rest of it, and all of it on the run's own steps, is the cross-entropy of
 pi_better(a|s) ~ pi'(a|s) exp(clip(A(s, a) / sigma, -c, c)) against pi, at every state, whatever action was taken there
@@ -65,6 +66,7 @@ WEIGHT_CLIP = 3.0
 SCALE_RATE = 0.01
 """Of the running mean square of advantages."""
 MULTIPLIER_RATE = 0.01
+LEAST_TEMPERATURE = 0.01
 MOST_MULTIPLIER = 1.0
 
 
@@ -74,12 +76,15 @@ class Judged:
 
     Attributes:
         value: of states, float32 [n, C].
+        mean: what advantages are advantages to, [n, C]: the worth of what pi' does; ``value`` where actions are not all
+            weighed.
         chosen: of the actions that were taken there, [n, C].
-        log_likelihood: of these actions under pi', [n, C].
+        log_likelihood: of these actions under pi'_T, [n, C].
         prior, worth: log pi' and values of all actions, [n, C, A]; None where they are not all weighed.
     """
 
     value: torch.Tensor
+    mean: torch.Tensor
     chosen: torch.Tensor
     log_likelihood: torch.Tensor
     prior: torch.Tensor | None = None
@@ -163,16 +168,17 @@ class AdvantageFiltered:
             target, known = self._targets(steps, judged, valid)
             known = known & learned
             surprise = torch.where(known, config.outcome_share * (target - judged.chosen), 0.0)
-            judgement = torch.where(known, judged.chosen - judged.value, 0.0)
-            slope = (judgement * (target - judged.value)).sum() / judgement.square().sum()
-            gain = judged.chosen + surprise - judged.value  # of what was done
+            judgement = torch.where(known, judged.chosen - judged.mean, 0.0)
+            slope = (judgement * (target - judged.mean)).sum() / judgement.square().sum()
+            gain = judged.chosen + surprise - judged.mean  # of what was done
             square = gain.square()
             if judged.prior is not None and judged.worth is not None:
-                advantage = judged.worth - judged.value[..., None]
+                likelihood = judged.prior.exp()
+                advantage = judged.worth - judged.mean[..., None]
                 advantage = advantage.scatter_add(2, action, surprise[..., None])
-                advantage = advantage - (judged.log_likelihood.exp() * surprise)[..., None]
+                advantage = advantage - likelihood.gather(2, action) * surprise[..., None]
                 gain = advantage.gather(2, action)[..., 0]
-                square = (judged.prior.exp() * advantage.square()).sum(-1)
+                square = (likelihood * advantage.square()).sum(-1)
             scale = self._scale(name, square[learned])
         log_policy = agent.logits(hidden[places], steps.legal).float().log_softmax(-1)  # [n, C, elements, A]
         nats = self._imitated(log_policy, steps) * steps.labelled
@@ -228,13 +234,17 @@ class AdvantageFiltered:
     def _judge(self, before: torch.Tensor, places: torch.Tensor, action: torch.Tensor, steps: Steps) -> Judged:
         former, at = _values(self.target), before[places[..., 0]]
         prior = self.target.logits(before[places], steps.legal).float().log_softmax(-1)  # [n, C, elements, A]
-        log_likelihood = prior.gather(3, action[..., None])[..., 0].sum(-1)
+        temperature = max(self._setting(steps.task, "value_temperature"), LEAST_TEMPERATURE)
+        followed = (prior / temperature).log_softmax(-1)
+        log_likelihood = followed.gather(3, action[..., None])[..., 0].sum(-1)
         if not weighed_at_once(steps.task):
             chosen = former.expected(former.of_taken(at, action, steps.task, steps.legal.count))
-            return Judged(former.expected(former.of_state(at)), chosen, log_likelihood)
-        prior = prior[:, :, 0]
+            value = former.expected(former.of_state(at))
+            return Judged(value, value, chosen, log_likelihood)
+        prior, followed = prior[:, :, 0], followed[:, :, 0]
         worth = former.expected(former(at, steps.legal.count))
-        return Judged((prior.exp() * worth).sum(-1), worth.gather(2, action)[..., 0], log_likelihood, prior, worth)
+        value, mean = (followed.exp() * worth).sum(-1), (prior.exp() * worth).sum(-1)
+        return Judged(value, mean, worth.gather(2, action)[..., 0], log_likelihood, prior, worth)
 
     def _targets(self, steps: Steps, judged: Judged, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Targets of the critic and where there are any, [n, C]."""

@@ -11,7 +11,7 @@ import torch
 from agent.task import TaskSpec
 from learner.batch import packed_hidden
 from learner.objectives.advantage_filtered import retrace_targets
-from tests.learner.places import ARM, TASK, episode, make_learner, probabilities, reaches
+from tests.learner.places import ARM, TASK, episode, make_learner, probabilities, reaches, shown
 
 
 def test_targets_follow_what_was_done_as_far_as_the_trace_and_no_further_than_a_termination() -> None:
@@ -71,6 +71,23 @@ def test_what_the_policy_would_not_do_is_not_followed() -> None:
     assert values is not None
     first = packed_hidden(learner.agent, batch)[batch.steps[0].position[:, 0, 0]]
     assert values.expected(values(first, 2))[:, 0].mean() > 0.8, "0.5 is the mean of what followed"
+
+
+@pytest.mark.parametrize("temperature, worth", [(1.0, 0.75), (0.0, 1.0)])
+def test_a_state_is_worth_what_the_policy_earns_there_at_the_temperature_of_values(
+    temperature: float, worth: float
+) -> None:
+    """Three of four take the action that pays; greedily all do."""
+    task = dataclasses.replace(TASK, value_temperature=temperature)
+    windows = [shown([0], [a], [float(a == 0)]) for a in (0, 0, 0, 1)]
+    learner = make_learner(windows, task, imitation_share=1.0)
+    for _ in range(200):
+        learner.step()
+    learner.metrics()
+    for _ in range(20):
+        learner.step()
+    assert probabilities(learner, [0], [])[0] == pytest.approx(0.75, abs=0.05)
+    assert learner.metrics()["value/test/places"] == pytest.approx(worth, abs=0.06)
 
 
 def test_the_slope_of_outcomes_says_whether_advantages_mean_something() -> None:
