@@ -141,8 +141,8 @@ def difference(
     """
     rng = np.random.default_rng(seed)
     which = rng.integers(len(ours), size=(RESAMPLES, len(ours)))
-    other = which if len(theirs) > 1 else np.zeros((RESAMPLES, 1), np.int64)
-    draws = resampled(ours, rng, which) - resampled(theirs, rng, other)
+    drawn = which if len(theirs) > 1 else np.zeros((RESAMPLES, 1), np.int64)
+    draws = resampled(ours, rng, which) - resampled(theirs, rng, drawn)
     others = theirs if len(theirs) > 1 else [theirs[0]] * len(ours)
     by_seed = [float(mine.mean() - other.mean()) for mine, other in zip(ours, others)]
     low, high = np.percentile(draws, [2.5, 97.5])
@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS))
     parser.add_argument("--sets", type=Path, default=Path("runs/sets"), help="folder of the recorded sets")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
-    parser.add_argument("--fresh", type=int, metavar="SEED", help="of the episodes that are played")
+    parser.add_argument("--fresh", type=int, metavar="SEED", help="play episodes from it on, not reporting ones")
     parser.add_argument("--out", type=Path, help="write the JSON here too")
     parser.add_argument("overrides", nargs="*", help="key=value of all runs")
     options = parser.parse_args()
