@@ -119,7 +119,7 @@ def overrides(names: Sequence[str], arm: str, sets: Path) -> list[str]:
     return words
 
 
-def returns_of(name: str, folder: Path) -> np.ndarray:
+def recorded_returns(name: str, folder: Path) -> np.ndarray:
     """Of a set of a task's episodes, float64 [N]."""
     actor = compose([EXPERIMENT]).actors[TASKS[name].actor]
     with closing(open_set(str(folder), actor)) as opened:
@@ -203,8 +203,8 @@ def summary(
     """All figures of one task."""
     actor = compose([EXPERIMENT]).actors[TASKS[name].actor]
     assert actor.random_return is not None and actor.reference_return is not None
-    shown = returns_of(name, options.sets / f"weak-{name}")
-    demonstrator = returns_of(name, options.sets / f"demonstrator-{name}") if TASKS[name].measured else shown
+    shown = recorded_returns(name, options.sets / f"weak-{name}")
+    demonstrator = recorded_returns(name, options.sets / f"demonstrator-{name}") if TASKS[name].measured else shown
     span = actor.reference_return - actor.random_return
     arms = {arm: found[name, arm, "alone"] for arm in options.arms if (name, arm, "alone") in found}
     entry: dict[str, Any] = {

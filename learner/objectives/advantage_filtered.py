@@ -66,8 +66,9 @@ WEIGHT_CLIP = 3.0
 SCALE_RATE = 0.01
 """Of the running mean square of advantages."""
 MULTIPLIER_RATE = 0.01
-LEAST_TEMPERATURE = 0.01
 MOST_MULTIPLIER = 1.0
+LEAST_TEMPERATURE = 0.01
+"""Of values; stands for 0, which is greedy."""
 
 
 @dataclasses.dataclass(frozen=True)
