@@ -1,12 +1,14 @@
 """Learner speed: its own update against a plain PyTorch decoder of the same shape, and against the machine.
 
     python -m benchmarks.learner [--model gato-79m --updates 1] [--stock] [--threads 1] [--rounds 10] [--out FILE]
+    python -m benchmarks.learner --device cuda --model gato-364m --rows 16 [--attention flexible] [--compile]
 
 The models, of about 5 million parameters or of a preset's shape, take turns in one process with rows of 1,024 tokens,
 so that a noisy machine disturbs all alike; figures are medians over the turns, CPU seconds beside wall seconds. The
 learner's time is all of `Learner.step`: waiting for windows, cropping, packing, forward, backward, clipping, AdamW. The
 plain decoder is given its tokens, and so is, with ``--stock``, GPT-2 of the package `transformers` (extra ``bench``),
-which computes scores of its whole vocabulary at every position.
+which computes scores of its whole vocabulary at every position. On CUDA all compute in bf16 autocast, as the learner
+does there, the matrix products in bf16, and a turn ends when the device has done its work.
 """
 
 from __future__ import annotations
@@ -26,13 +28,13 @@ import torch
 from agent.agent import Agent
 from agent.config import AgentConfig
 from agent.task import ArraySpec, TaskSpec
-from benchmarks.matmul_rate import DecoderShape, MatmulRate
+from benchmarks.matmul_rate import DecoderShape, MatmulRate, settle
 from benchmarks.plain_decoder import PlainDecoder, PlainUpdate
 from distributed.compose import compose
 from distributed.report import write_report
 from learner.batch_source import TaskSources
 from learner.config import LearnerConfig
-from learner.learner import Learner
+from learner.learner import Learner, pick_device
 from replay.window import Window, WindowMetadata
 
 TOKENS_PER_ROW = 1024
@@ -92,13 +94,13 @@ def _random_window(task: TaskSpec, generator: np.random.Generator, index: int) -
 
 
 class StockUpdate:
-    """Updates of a GPT-2 of the same shape on random tokens, as its documentation trains it."""
+    """Updates of a GPT-2 of the same shape on random tokens, as its documentation trains it; in bf16 on CUDA."""
 
-    def __init__(self, config: AgentConfig, rows: int) -> None:
+    def __init__(self, config: AgentConfig, rows: int, device: torch.device) -> None:
         from transformers import GPT2Config, GPT2LMHeadModel
 
-        self._vocabulary, self._rows = config.text_ids + config.continuous_bins, rows
-        self._model = GPT2LMHeadModel(
+        self._vocabulary, self._rows, self._device = config.text_ids + config.continuous_bins, rows, device
+        model = GPT2LMHeadModel(
             GPT2Config(
                 vocab_size=self._vocabulary,
                 n_positions=TOKENS_PER_ROW,
@@ -107,30 +109,49 @@ class StockUpdate:
                 n_head=config.heads,
             )
         )
+        self._model = model.to(device)  # type: ignore[arg-type]
         self._optimiser = torch.optim.AdamW(self._model.parameters(), lr=1e-4, weight_decay=0.1)
 
-    def step(self) -> float:
-        """The loss of one update."""
-        tokens = torch.randint(self._vocabulary, (self._rows, TOKENS_PER_ROW))
-        loss: torch.Tensor = self._model(tokens, labels=tokens).loss
+    def step(self) -> torch.Tensor:
+        """The loss of one update, where it was computed."""
+        tokens = torch.randint(self._vocabulary, (self._rows, TOKENS_PER_ROW), device=self._device)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+            loss: torch.Tensor = self._model(tokens, labels=tokens).loss
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         self._optimiser.step()
-        return loss.item()
+        return loss.detach()
 
 
 def measure(
-    rounds: int, rows: int, context_steps: int, agent_config: AgentConfig, updates: int, stock: bool
+    rounds: int,
+    rows: int,
+    context_steps: int,
+    agent_config: AgentConfig,
+    updates: int,
+    stock: bool,
+    device: torch.device | None = None,
+    compiled: bool = False,
 ) -> dict[str, Any]:
-    """Turns of ``updates`` of each, and a sample of the matrix products after all; medians."""
+    """Turns of ``updates`` of each on ``device`` (None: the CPU), and a sample of the matrix products after all;
+    medians. ``compiled`` is `LearnerConfig.compile`, the learner's alone."""
+    device = device or torch.device("cpu")
+    on_cuda = device.type == "cuda"
     task = benchmark_task(context_steps)
     agent = Agent(agent_config, [task])
     windows = rows * STEPS // context_steps
     learner = Learner(
         agent,
         {task.name: TaskSources(task, 1.0, (0.0, 0.0), {"demonstrations": PreparedWindows(task)})},
-        LearnerConfig(windows_per_batch=windows, tokens_per_row=TOKENS_PER_ROW, steps=10_000, prompt_share=0.0),
+        LearnerConfig(
+            windows_per_batch=windows,
+            tokens_per_row=TOKENS_PER_ROW,
+            steps=10_000,
+            prompt_share=0.0,
+            device=device.type,
+            compile=compiled,
+        ),
         seed=0,
     )
     shape = DecoderShape(
@@ -151,20 +172,21 @@ def measure(
             vocabulary=agent.vocabulary.size,
             length=TOKENS_PER_ROW,
             ids=shape.ids,
-        ),
+        ).to(device),
         rows,
         TOKENS_PER_ROW,
         STEPS,
+        autocast=on_cuda,
     )
-    products = MatmulRate(shape)
-    gpt2 = StockUpdate(agent_config, rows) if stock else None
+    products = MatmulRate(shape, device, torch.bfloat16 if on_cuda else torch.float32)
+    gpt2 = StockUpdate(agent_config, rows, device) if stock else None
     learner_turns, plain_turns, stock_turns = [], [], []
     for turn in range(-1, rounds):  # the first turn is warm-up
         if turn == 0:
             learner.metrics()  # forget what was counted in the warm-up
-        turns = [_turn(learner.step, updates), _turn(plain.step, updates)]
+        turns = [_turn(learner.step, updates, device), _turn(plain.step, updates, device)]
         if gpt2 is not None:
-            stock_turns.append(_turn(gpt2.step, updates))
+            stock_turns.append(_turn(gpt2.step, updates, device))
         products.measure()
         if turn >= 0:
             learner_turns.append(turns[0])
@@ -196,6 +218,7 @@ def measure(
         "plain_over_learner_cpu_seconds": other_cpu / own_cpu,
         "learner_tokens_per_second": rows * TOKENS_PER_ROW / own,
         "data_wait_fraction": metrics["data_wait_fraction"],
+        "peak_gigabytes": torch.cuda.max_memory_allocated(device) / 1e9 if on_cuda else None,
         "update_gigaflops": flops / 1e9,
         "matmul_gigaflops_per_second": products.rate() / 1e9,
         "learner_share_of_matmul_rate": flops / own / products.rate(),
@@ -203,11 +226,13 @@ def measure(
     }
 
 
-def _turn(step: Callable[[], object], updates: int) -> tuple[float, float]:
+def _turn(step: Callable[[], object], updates: int, device: torch.device) -> tuple[float, float]:
     """Wall seconds and CPU seconds (of all threads) of one update."""
+    settle(device)
     wall, processor = time.perf_counter(), time.process_time()
     for _ in range(updates):
         step()
+    settle(device)
     return (time.perf_counter() - wall) / updates, (time.process_time() - processor) / updates
 
 
@@ -228,6 +253,9 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--heads", type=int, default=8)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="as learner.device")
+    parser.add_argument("--attention", choices=("fused", "flexible"), default="fused", help="as agent.attention")
+    parser.add_argument("--compile", action="store_true", help="as learner.compile; the learner's alone")
     parser.add_argument("--out", type=Path, help="write the JSON here too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -238,8 +266,26 @@ def main() -> None:
     if options.model:
         preset = compose([f"model={options.model}", "actors=[cartpole_swingup]"]).agent
         config = dataclasses.replace(preset, observation_embedding="per_element", stochastic_depth=0.0)
-    figures = measure(options.rounds, options.rows, options.context_steps, config, options.updates, options.stock)
-    write_report("benchmarks.learner", {"model": options.model, "threads": options.threads, **figures}, options.out)
+    config = dataclasses.replace(config, attention=options.attention)
+    device = pick_device(options.device)
+    figures = measure(
+        options.rounds,
+        options.rows,
+        options.context_steps,
+        config,
+        options.updates,
+        options.stock,
+        device,
+        options.compile,
+    )
+    settings = {
+        "model": options.model,
+        "threads": options.threads,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "attention": options.attention,
+        "compile": options.compile,
+    }
+    write_report("benchmarks.learner", {**settings, **figures}, options.out)
 
 
 if __name__ == "__main__":

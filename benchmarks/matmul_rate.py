@@ -1,4 +1,4 @@
-"""What the machine can do: float32 matrix products of a decoder's own shapes, and the work of one update."""
+"""What the machine can do: matrix products of a decoder's own shapes, and the work of one update."""
 
 from __future__ import annotations
 
@@ -52,20 +52,40 @@ class DecoderShape:
         return 6.0 * non_embedding_parameters * tokens + attention + 6.0 * self.width * self.ids * self.targets
 
 
-class MatmulRate:
-    """Times each of the five products in turn; `rate` is the median over them."""
+def settle(device: torch.device) -> None:
+    """Wait until the device has done all that it was asked."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
-    def __init__(self, shape: DecoderShape) -> None:
-        self._pairs = [(torch.randn(m, k), torch.randn(k, n)) for m, k, n in shape.products]
+
+class MatmulRate:
+    """Times each of the five products in turn; `rate` is the median over them.
+
+    Args:
+        shape: of the products.
+        device, dtype: where and in what they are computed.
+    """
+
+    def __init__(
+        self, shape: DecoderShape, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        self._device = torch.device(device)
+        self._pairs = [
+            (torch.randn(m, k, device=device, dtype=dtype), torch.randn(k, n, device=device, dtype=dtype))
+            for m, k, n in shape.products
+        ]
         self._rates: list[list[float]] = [[] for _ in self._pairs]
 
     def measure(self, seconds: float = 0.05) -> None:
         """One more sample of each product, of about so many seconds."""
         for (a, b), rates in zip(self._pairs, self._rates):
-            flops, count, started = 2.0 * a.shape[0] * a.shape[1] * b.shape[1], 0, time.perf_counter()
+            flops, count = 2.0 * a.shape[0] * a.shape[1] * b.shape[1], 0
+            settle(self._device)
+            started = time.perf_counter()
             while time.perf_counter() - started < seconds:
                 torch.mm(a, b)
                 count += 1
+            settle(self._device)
             rates.append(count * flops / (time.perf_counter() - started))
 
     def rate(self) -> float:

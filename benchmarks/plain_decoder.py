@@ -69,22 +69,26 @@ class PlainUpdate:
         model: to train.
         rows, length: of a batch.
         targets: target positions in a row, evenly spread.
+        autocast: in bf16.
     """
 
-    def __init__(self, model: PlainDecoder, rows: int, length: int, targets: int) -> None:
+    def __init__(self, model: PlainDecoder, rows: int, length: int, targets: int, autocast: bool = False) -> None:
         self.model = model
         self.optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1, betas=(0.9, 0.95), fused=True)
         self._shape = (rows, length)
-        self._targets_at = torch.linspace(0, length - 1, targets).long()
+        self._device = next(model.parameters()).device
+        self._targets_at = torch.linspace(0, length - 1, targets).long().to(self._device)
+        self._autocast = autocast
 
-    def step(self) -> float:
-        """The loss of one update."""
-        tokens = torch.randint(self.model.tokens.num_embeddings, self._shape)
-        targets = torch.randint(self.model.ids, (self._shape[0], len(self._targets_at)))
-        logits = self.model(tokens, self._targets_at)
-        loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    def step(self) -> torch.Tensor:
+        """The loss of one update, where it was computed: nothing waits for it."""
+        tokens = torch.randint(self.model.tokens.num_embeddings, self._shape, device=self._device)
+        targets = torch.randint(self.model.ids, (self._shape[0], len(self._targets_at)), device=self._device)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
+            logits = self.model(tokens, self._targets_at)
+            loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
-        return loss.item()
+        return loss.detach()

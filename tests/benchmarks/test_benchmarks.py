@@ -37,7 +37,7 @@ def test_an_update_of_the_plain_decoder_trains_every_parameter() -> None:
     torch.manual_seed(0)
     model = PlainDecoder(width=32, layers=2, heads=2, hidden=64, vocabulary=50, length=16, ids=10)
     update = PlainUpdate(model, rows=2, length=16, targets=4)
-    first = update.step()
+    first = float(update.step())
     assert np.isfinite(first) and abs(first - np.log(10)) < 0.5
     before = [parameter.clone() for parameter in model.parameters()]
     update.step()
