@@ -1,4 +1,7 @@
-"""One thread for every process of the tests: two cores are shared by several of them."""
+"""One thread for every process of the tests, and no GPU: what they compare is computed alike on all machines.
+
+What a GPU does is for `tests/learner/test_cuda.py`.
+"""
 
 import os
 import subprocess
@@ -8,7 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two cores are shared by several processes
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 settings.register_profile("clowder", deadline=None)  # the machine's load is no property of the code
 settings.load_profile("clowder")
