@@ -44,6 +44,37 @@ def load_weights(agent: nn.Module, weights: dict[str, np.ndarray]) -> None:
             tensor.copy_(torch.from_numpy(np.require(weights[name], requirements="W")))
 
 
+CRITIC = "action_values."
+"""Beginning of the names of weights that an agent may have or not."""
+
+
+def fitting_weights(agent: Agent, folder: Path) -> dict[str, np.ndarray]:
+    """Weights of a folder that ``agent`` may begin with, whatever tasks they were trained on.
+
+    All must be those of its own shape, but for the critic's, which either side may lack.
+
+    Raises:
+        ValueError: they are of another model, or text means other tokens there; or as `read_weights`.
+    """
+    weights, own = read_weights(folder), agent.state_dict()
+    text = folder / TEXT_FILE
+    if agent.text.model != (text.read_bytes() if text.is_file() else TextTokenizer.default().model):
+        raise ValueError(f"{folder} has another text model; set agent.text_model to its {TEXT_FILE}")
+    for name in sorted(own.keys() | weights.keys()):
+        if name in own and name in weights:
+            if tuple(own[name].shape) != weights[name].shape:
+                raise ValueError(
+                    f"{folder} has weights of another model shape: {name} is {weights[name].shape}, here it is "
+                    f"{tuple(own[name].shape)}; give this run the same agent.* and model"
+                )
+        elif not name.startswith(CRITIC):
+            raise ValueError(
+                f"{folder} has weights of another model: {name} is on one side only; give this run the same agent.* "
+                "and model"
+            )
+    return {name: weights[name] for name in own if name in weights}
+
+
 def save_agent(folder: Path, agent: Agent, weights: dict[str, np.ndarray] | None = None) -> None:
     """Write weights, settings, tasks (with the returns that normalise them) and text model into an existing folder.
 

@@ -76,10 +76,19 @@ class LoggingConfig:
 
 @dataclasses.dataclass
 class TrainConfig:
-    """One run. ``actors`` maps the short name of each actor config to it; see ``configs/`` for the presets."""
+    """One run; see ``configs/`` for the presets.
+
+    Attributes:
+        seed: of initial weights, batches and environments.
+        start_from: run folder, for its newest checkpoint, or folder of one checkpoint, whose weights the learner begins
+            with, whatever tasks they were trained on; optimiser, averages and counters begin anew. The model must be
+            the same, but for the critic, which begins afresh where the checkpoint has none.
+        actors: by short name, the actor configs.
+    """
 
     name: str = ""
     seed: int = 0
+    start_from: str | None = None
     actors: dict[str, ActorConfig] = dataclasses.field(default_factory=dict)
     agent: AgentConfig = dataclasses.field(default_factory=AgentConfig)
     learner: LearnerConfig = dataclasses.field(default_factory=LearnerConfig)

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from agent.agent import Agent
+from agent.weights import fitting_weights, flat_weights, load_weights
 from distributed.components import make_sources, open_streams
 from distributed.plan import RunPlan
 from distributed.run_replay import scratch_of, table_counts
 from distributed.weight_exchange import WeightLink
 from learner.batch_source import NoData
-from learner.checkpoint import latest_checkpoint, restore_checkpoint
+from learner.checkpoint import latest_checkpoint, restore_checkpoint, whole_checkpoints
 from learner.checkpoint_writer import CheckpointWriter
 from learner.learner import Learner
 from replay.contents import ContentsSaver
@@ -37,14 +38,20 @@ class LearnerParts:
 
 
 def make_learner_parts(plan: RunPlan, checkpoints: Path) -> LearnerParts:
-    """The model, with fresh weights."""
+    """The model, with fresh weights or those it starts from; the newest checkpoint is restored later."""
     import torch
 
     # The first optimiser of a process imports this, for seconds; here it costs none, since replay is not up yet.
     import torch._dynamo
 
     torch.manual_seed(plan.config.seed)
-    return LearnerParts(plan, checkpoints, Agent(plan.config.agent, plan.specs))
+    agent = Agent(plan.config.agent, plan.specs)
+    if plan.config.start_from is not None and not whole_checkpoints(checkpoints):
+        weights = fitting_weights(agent, Path(plan.config.start_from))
+        load_weights(agent, flat_weights(agent) | weights)
+        fresh = len(agent.state_dict()) - len(weights)
+        log.info("the learner begins with the weights of %s, and %d fresh tensors", plan.config.start_from, fresh)
+    return LearnerParts(plan, checkpoints, agent)
 
 
 class LearnerLoop:

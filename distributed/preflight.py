@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distributed.errors import ConfigError, refusing
@@ -40,6 +41,15 @@ def check_run(plan: RunPlan) -> None:
             f"replay.port={config.replay.port} on {config.replay.host} is in use; stop what listens there, or set "
             "replay.port=0 to take a free one"
         )
+
+
+def check_start(plan: RunPlan) -> None:
+    """Raise ClowderError where the weights that ``start_from`` names are not those of the run's model."""
+    from agent.weights import fitting_weights
+
+    if plan.config.start_from is not None:
+        with refusing("start_from"):
+            fitting_weights(model_of(plan), Path(plan.config.start_from))
 
 
 def check_shares(config: TrainConfig, name: str) -> None:

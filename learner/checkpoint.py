@@ -325,6 +325,19 @@ def named_checkpoint(parent: Path, name: str) -> Checkpoint | None:
     return open_checkpoint(manifests[int(name)][0])
 
 
+def checkpoint_of(path: Path) -> Checkpoint:
+    """A checkpoint that is named by its own folder, or the newest whole one of a run's folder.
+
+    Raises ValueError where there is none, or the one that is named is damaged.
+    """
+    if _NAME.fullmatch(path.name) and path.is_dir():
+        return open_checkpoint(path)
+    found = latest_checkpoint(path / "checkpoints")
+    if found is None:
+        raise ValueError(f"{path} is neither a checkpoint nor a run's folder that has one, such as runs/NAME")
+    return found
+
+
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Check all files but the contents of replay; raise ValueError, naming the file, where one is not whole, cannot be
     read, or is a part that the manifest does not name. What is no part of a checkpoint is not looked at.

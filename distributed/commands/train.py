@@ -48,12 +48,13 @@ def run(arguments: argparse.Namespace) -> int:
     from distributed.compose import compose
     from distributed.config import to_dict
     from distributed.console import printer
-    from distributed.errors import ConfigError
+    from distributed.errors import ConfigError, refusing
     from distributed.estimate import estimate, show
     from distributed.plan import make_plan
-    from distributed.preflight import check_run
+    from distributed.preflight import check_run, check_start
     from distributed.run_folder import RunFolder, check_name, default_name
     from distributed.versions import check_packages
+    from learner.checkpoint import checkpoint_of
 
     check_packages()
     if arguments.resume:
@@ -69,8 +70,13 @@ def run(arguments: argparse.Namespace) -> int:
             f"the run folder {folder / name} exists; go on with it (clowder train --resume {folder / name}) "
             "or choose another --name"
         )
+    if config.start_from is not None:
+        with refusing("start_from"):  # this very checkpoint, also where a resume or another process reads it
+            start = checkpoint_of(Path(config.start_from)).folder.resolve()
+        config = dataclasses.replace(config, start_from=str(start))
     plan = make_plan(config)
     check_run(plan)
+    check_start(plan)
     found = estimate(plan)
     if arguments.dry_run:
         show(plan, found, printer())

@@ -13,7 +13,17 @@ from agent.agent import Agent
 from agent.config import AgentConfig
 from agent.task import TaskSpec
 from agent.tokenizer import TextTokenizer
-from agent.weights import AGENT_FILE, TEXT_FILE, WEIGHTS_FILE, flat_weights, load_agent, load_weights, save_agent
+from agent.weights import (
+    AGENT_FILE,
+    TEXT_FILE,
+    WEIGHTS_FILE,
+    fitting_weights,
+    flat_weights,
+    load_agent,
+    load_weights,
+    read_weights,
+    save_agent,
+)
 from tests.agent.tasks import CONTROL, TASKS
 
 CONFIG = AgentConfig(width=32, layers=1, heads=2)
@@ -32,6 +42,20 @@ def test_an_agent_comes_back_with_its_tasks(folder: Path) -> None:
     assert loaded.tasks == {task.name: task for task in TASKS}
     for name, array in flat_weights(loaded).items():
         assert np.array_equal(array, original[name])
+
+
+def test_an_agent_begins_with_what_was_trained_on_other_tasks_and_a_critic_of_its_own(folder: Path) -> None:
+    trained = read_weights(folder)
+    for config in (CONFIG, dataclasses.replace(CONFIG, value_bins=11)):
+        assert fitting_weights(Agent(config, [CONTROL]), folder).keys() == trained.keys()
+    save_agent(folder, Agent(dataclasses.replace(CONFIG, value_bins=11), TASKS))
+    assert fitting_weights(Agent(CONFIG, [CONTROL]), folder).keys() == trained.keys()
+    for changes, why in (({"width": 64}, "shape"), ({"layers": 2}, "one side only"), ({"value_bins": 21}, "shape")):
+        with pytest.raises(ValueError, match=why):
+            fitting_weights(Agent(dataclasses.replace(CONFIG, **changes), [CONTROL]), folder)
+    (folder / TEXT_FILE).write_bytes(b"other")
+    with pytest.raises(ValueError, match="another text model"):
+        fitting_weights(Agent(CONFIG, [CONTROL]), folder)
 
 
 def test_truncated_weights_are_refused(folder: Path) -> None:

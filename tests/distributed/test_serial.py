@@ -1,11 +1,14 @@
 """The whole loop in one process: replay, actor, learner, evaluation."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 
 from actors.config import ActorConfig
 from actors.demonstrations.open_set import open_set
+from agent.weights import read_weights
 from distributed.cli import main
 from distributed.compose import compose
 from distributed.config import to_dict
@@ -74,6 +77,41 @@ def test_a_run_in_one_process_its_play_as_an_expert_and_its_resume(cartpole_set,
     state = json.loads((run.checkpoints / "000000050" / "state.json").read_text())
     (actor,) = state["extra"]["counters"]["actors"]
     assert actor["incarnation"] == 1  # the resumed process is not taken for the one before
+
+
+def test_a_run_starts_from_the_weights_of_another(cartpole_set, tmp_path, capsys):
+    def train_cli(name, *words):
+        base = [
+            "actors=[cartpole_v1]", f"actors.cartpole_v1.demonstrations={cartpole_set}", "cluster=serial",
+            f"logging.folder={tmp_path}", "logging.console=off", "agent.width=32", "agent.layers=1", "agent.heads=2",
+            "learner.windows_per_batch=8", "actors.cartpole_v1.num_actors=0", "actors.cartpole_v1.online_share=0",
+            "evaluation.every_seconds=0", "evaluation.final_episodes=1", "evaluation.videos=false",
+        ]  # fmt: skip
+        return main(["train", "--name", name, *base, *words])
+
+    def weights(name):
+        return read_weights(latest_checkpoint(tmp_path / name / "checkpoints").folder)
+
+    assert train_cli("first", "stop.learner_steps=5") == 0
+    # A model with a critic besides, and next to no learning of its own.
+    still = ["learner.learning_rate=1e-12", "agent.value_bins=11", "stop.learner_steps=1"]
+    assert train_cli("second", f"start_from={tmp_path / 'first'}", "seed=7", *still) == 0
+    before, after = weights("first"), weights("second")
+    assert all(np.allclose(after[name], array, atol=1e-6) for name, array in before.items())
+    assert any(name.startswith("action_values") for name in after.keys() - before.keys())
+    start = RunFolder.open(str(tmp_path / "second")).read_config()["start_from"]
+    assert start == str(tmp_path / "first" / "checkpoints" / "000000005")
+
+    capsys.readouterr()
+    assert train_cli("third", f"start_from={start}", "agent.width=64") == 2
+    assert "give this run the same agent.* and model" in " ".join(capsys.readouterr().err.split())
+    assert train_cli("third", f"start_from={tmp_path / 'none'}") == 2
+    assert "neither a checkpoint nor a run's folder" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "third").exists()
+
+    shutil.rmtree(tmp_path / "first")  # a run that has a checkpoint of its own needs that no more
+    assert main(["train", "--resume", str(tmp_path / "second"), "stop.learner_steps=2"]) == 0
+    assert latest_checkpoint(tmp_path / "second" / "checkpoints").step == 2
 
 
 def test_a_set_of_fewer_windows_than_are_waited_for_is_named(cartpole_set, tmp_path):
