@@ -92,8 +92,8 @@ class ActorConfig:
     evaluation_episodes: int = 20
 
 
-def acting_decoding(config: ActorConfig, number: int, past_actions: str = "shown") -> DecodingConfig:
-    """How environment actor ``number`` of a task, from 0, chooses actions.
+def acting_decoding(config: ActorConfig, number: int, evaluated: DecodingConfig) -> DecodingConfig:
+    """How environment actor ``number`` of a task, from 0, chooses actions; it reads the past as evaluation does.
 
     Raises:
         ValueError: a ladder that there is not, or that is not of two numbers.
@@ -114,7 +114,9 @@ def acting_decoding(config: ActorConfig, number: int, past_actions: str = "shown
         kappa=values["kappa"],
         returns=config.acting_returns,
         return_target=config.return_target,
-        past_actions=past_actions,
+        context=evaluated.context,
+        kept=evaluated.kept,
+        past_actions=evaluated.past_actions,
     )
 
 
@@ -159,7 +161,7 @@ def check_actor_config(config: ActorConfig, name: str) -> None:
         refuse("action_temperature", "must be at least 0")
     for number in (0, config.num_actors - 1):
         try:
-            acting_decoding(config, max(0, number)).validate(f"actors.{name}.ladder")
+            acting_decoding(config, max(0, number), DecodingConfig()).validate(f"actors.{name}.ladder")
         except ValueError as error:
             raise ValueError(f"actors.{name}: {error}") from None
     for key in ("random_return", "reference_return"):

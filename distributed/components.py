@@ -46,7 +46,7 @@ def make_actor_parts(plan: RunPlan, name: str, actor_id: str, incarnation: int) 
 
     actor = plan.actor(name)
     number = int(actor_id.rpartition("-")[2])
-    decoding = acting_decoding(actor, number, plan.config.evaluation.decoding.past_actions)
+    decoding = acting_decoding(actor, number, plan.config.evaluation.decoding)
     agent = Agent(plan.config.agent, plan.specs)
     policy = make_policy(agent, plan.tasks[name], actor.envs_per_actor, decoding, _seed(plan, actor_id, incarnation))
     return ActorParts(name, actor_id, incarnation, make_environment(actor, actor.envs_per_actor), policy)

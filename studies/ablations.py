@@ -36,7 +36,7 @@ from distributed.compose import compose
 from distributed.report import write_report
 from distributed.result import Result
 from studies.improvement import EXPERIMENT, difference
-from studies.runs import LIMIT_SECONDS, cpu_seconds, evaluated, trained
+from studies.runs import LIMIT_SECONDS, cpu_seconds, evaluated, returns_of, trained
 
 EPISODES = 40
 """Of a set; a quarter of them are the best that are imitated."""
@@ -109,12 +109,6 @@ def overrides(name: str, demonstrations: Path, variant: Sequence[str], options: 
     words += [f"{actor}.demonstrations={demonstrations}", f"{actor}.evaluation_episodes={EVALUATED}"]
     words += [f"{actor}.action_temperature=0.5", *(word.format(actor=actor) for word in variant)]
     return [*words, *options.overrides]
-
-
-def returns_of(result: Result) -> np.ndarray:
-    """Of the one task of a result."""
-    (task,) = result.tasks.values()
-    return np.array(task.returns)
 
 
 def study(name: str, options: argparse.Namespace) -> dict[str, Any]:

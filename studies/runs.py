@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from distributed.result import Result
 
 CPU = "cpu.json"
@@ -46,6 +48,12 @@ def evaluated(run: Path, name: str, words: Sequence[str]) -> Result:
         command = [sys.executable, "-m", "distributed.cli", "evaluate", str(run), *words, "--json", str(found)]
         subprocess.run(command, check=True, timeout=LIMIT_SECONDS)
     return Result.read(found)
+
+
+def returns_of(result: Result) -> np.ndarray:
+    """Of the one task of a result, float64 [episodes]."""
+    (task,) = result.tasks.values()
+    return np.asarray(task.returns, np.float64)
 
 
 def cpu_seconds(folder: Path) -> float | None:
