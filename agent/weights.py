@@ -46,16 +46,26 @@ def load_weights(agent: nn.Module, weights: dict[str, np.ndarray]) -> None:
 
 CRITIC = "action_values."
 """Beginning of the names of weights that an agent may have or not."""
+MAY_DIFFER = ("value_bins", "returns", "stochastic_depth", "attention", "text_model")
+"""Settings of `AgentConfig` without which weights mean the same; text models are compared by what they are."""
 
 
 def fitting_weights(agent: Agent, folder: Path) -> dict[str, np.ndarray]:
     """Weights of a folder that ``agent`` may begin with, whatever tasks they were trained on.
 
-    All must be those of its own shape, but for the critic's, which either side may lack.
+    All must be those of a model with its settings (but `MAY_DIFFER`), except for the critic's, which either may lack.
 
     Raises:
         ValueError: they are of another model, or text means other tokens there; or as `read_weights`.
     """
+    _, config, _ = _read_description(folder)
+    for field in dataclasses.fields(AgentConfig):
+        there, here = getattr(config, field.name), getattr(agent.config, field.name)
+        if field.name not in MAY_DIFFER and there != here:
+            raise ValueError(
+                f"{folder} has weights of another model: agent.{field.name} is {there} there and {here} here; give "
+                "this run the same agent.* and model"
+            )
     weights, own = read_weights(folder), agent.state_dict()
     text = folder / TEXT_FILE
     if agent.text.model != (text.read_bytes() if text.is_file() else TextTokenizer.default().model):
@@ -100,9 +110,8 @@ def read_weights(folder: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{folder / WEIGHTS_FILE} is damaged or truncated ({error}); use another checkpoint") from None
 
 
-def load_agent(folder: Path) -> Agent:
-    """Rebuild the agent of a folder written by `save_agent`; anything amiss raises ValueError with the reason."""
-    folder = Path(folder)
+def _read_description(folder: Path) -> tuple[int, AgentConfig, list[TaskSpec]]:
+    """Format version, settings and tasks of a folder written by `save_agent`; ValueError where they cannot be used."""
     try:
         description = json.loads((folder / AGENT_FILE).read_text())
     except FileNotFoundError:
@@ -121,6 +130,13 @@ def load_agent(folder: Path) -> Agent:
         tasks = [TaskSpec.from_json(task) for task in description["tasks"].values()]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / AGENT_FILE} cannot be used: {error}; use another checkpoint") from error
+    return int(version), config, tasks
+
+
+def load_agent(folder: Path) -> Agent:
+    """Rebuild the agent of a folder written by `save_agent`; anything amiss raises ValueError with the reason."""
+    folder = Path(folder)
+    version, config, tasks = _read_description(folder)
     text = TextTokenizer.default()
     if version > 1:
         try:

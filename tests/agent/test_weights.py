@@ -50,7 +50,13 @@ def test_an_agent_begins_with_what_was_trained_on_other_tasks_and_a_critic_of_it
         assert fitting_weights(Agent(config, [CONTROL]), folder).keys() == trained.keys()
     save_agent(folder, Agent(dataclasses.replace(CONFIG, value_bins=11), TASKS))
     assert fitting_weights(Agent(CONFIG, [CONTROL]), folder).keys() == trained.keys()
-    for changes, why in (({"width": 64}, "shape"), ({"layers": 2}, "one side only"), ({"value_bins": 21}, "shape")):
+    wrong = (
+        ({"width": 64}, "agent.width is 32 there and 64 here"),
+        ({"heads": 1}, "agent.heads is 2 there and 1 here"),  # which no shape tells
+        ({"observation_embedding": "per_element"}, "agent.observation_embedding is fused"),
+        ({"value_bins": 21}, "shape"),
+    )
+    for changes, why in wrong:
         with pytest.raises(ValueError, match=why):
             fitting_weights(Agent(dataclasses.replace(CONFIG, **changes), [CONTROL]), folder)
     (folder / TEXT_FILE).write_bytes(b"other")
