@@ -44,8 +44,8 @@ def load_weights(agent: nn.Module, weights: dict[str, np.ndarray]) -> None:
             tensor.copy_(torch.from_numpy(np.require(weights[name], requirements="W")))
 
 
-CRITIC = "action_values."
-"""Beginning of the names of weights that an agent may have or not."""
+OPTIONAL = ("action_values.", "return_position")
+"""Beginnings of the names of weights that an agent may have or not: of its critic and of return tokens."""
 MAY_DIFFER = ("value_bins", "returns", "stochastic_depth", "attention", "text_model")
 """Settings of `AgentConfig` without which weights mean the same; text models are compared by what they are."""
 
@@ -53,7 +53,7 @@ MAY_DIFFER = ("value_bins", "returns", "stochastic_depth", "attention", "text_mo
 def fitting_weights(agent: Agent, folder: Path) -> dict[str, np.ndarray]:
     """Weights of a folder that ``agent`` may begin with, whatever tasks they were trained on.
 
-    All must be those of a model with its settings (but `MAY_DIFFER`), except for the critic's, which either may lack.
+    All must be those of a model with its settings (but `MAY_DIFFER`), except for `OPTIONAL` ones, which either may lack.
 
     Raises:
         ValueError: they are of another model, or text means other tokens there; or as `read_weights`.
@@ -77,7 +77,7 @@ def fitting_weights(agent: Agent, folder: Path) -> dict[str, np.ndarray]:
                     f"{folder} has weights of another model shape: {name} is {weights[name].shape}, here it is "
                     f"{tuple(own[name].shape)}; give this run the same agent.* and model"
                 )
-        elif not name.startswith(CRITIC):
+        elif not name.startswith(OPTIONAL):
             raise ValueError(
                 f"{folder} has weights of another model: {name} is on one side only; give this run the same agent.* "
                 "and model"

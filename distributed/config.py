@@ -82,7 +82,7 @@ class TrainConfig:
         seed: of initial weights, batches and environments.
         start_from: run folder, for its newest checkpoint, or folder of one checkpoint, whose weights the learner begins
             with, whatever tasks they were trained on; optimiser, averages and counters begin anew. The model must be
-            the same, but for the critic, which begins afresh where the checkpoint has none.
+            the same, but for critic and return tokens, which begin afresh where the checkpoint has none.
         actors: by short name, the actor configs.
     """
 

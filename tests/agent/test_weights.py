@@ -46,8 +46,9 @@ def test_an_agent_comes_back_with_its_tasks(folder: Path) -> None:
 
 def test_an_agent_begins_with_what_was_trained_on_other_tasks_and_a_critic_of_its_own(folder: Path) -> None:
     trained = read_weights(folder)
-    for config in (CONFIG, dataclasses.replace(CONFIG, value_bins=11)):
-        assert fitting_weights(Agent(config, [CONTROL]), folder).keys() == trained.keys()
+    told = dataclasses.replace(CONTROL, return_range=(0.0, 1.0))
+    for changes in ({}, {"value_bins": 11}, {"returns": "masked", "stochastic_depth": 0.1}):
+        assert fitting_weights(Agent(dataclasses.replace(CONFIG, **changes), [told]), folder).keys() == trained.keys()
     save_agent(folder, Agent(dataclasses.replace(CONFIG, value_bins=11), TASKS))
     assert fitting_weights(Agent(CONFIG, [CONTROL]), folder).keys() == trained.keys()
     wrong = (
