@@ -53,7 +53,7 @@ MAY_DIFFER = ("value_bins", "returns", "stochastic_depth", "attention", "text_mo
 def fitting_weights(agent: Agent, folder: Path) -> dict[str, np.ndarray]:
     """Weights of a folder that ``agent`` may begin with, whatever tasks they were trained on.
 
-    All must be those of a model with its settings (but `MAY_DIFFER`), except for `OPTIONAL` ones, which either may lack.
+    All must be those of a model with its settings (but `MAY_DIFFER`), except `OPTIONAL` ones, which either may lack.
 
     Raises:
         ValueError: they are of another model, or text means other tokens there; or as `read_weights`.
