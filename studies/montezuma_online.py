@@ -32,6 +32,8 @@ from studies.runs import cpu_seconds, evaluated, returns_of, trained
 
 EXPERIMENT = "experiment=montezuma_online"
 OWN = ("windows", "good_windows")
+DEADLINE = 7200
+"""Seconds of one evaluation."""
 ARMS: dict[str, tuple[str, ...]] = {
     "online": (),
     "imitation": (f"actors.{ACTOR}.num_actors=0", f"actors.{ACTOR}.online_share=0"),
@@ -56,13 +58,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the JSON here too")
     parser.add_argument("overrides", nargs="*", help="key=value of the runs after imitation")
     options = parser.parse_args()
-    final = [f"evaluation.final_episodes={options.episodes}", "evaluation.final_minutes=120"]
+    final = [f"evaluation.final_episodes={options.episodes}", f"evaluation.final_minutes={DEADLINE // 60}"]
+    sticky = ["--episodes", str(options.episodes), "--deadline", str(DEADLINE)]
     returns: dict[str, list[np.ndarray]] = {name: [] for name in ("before", *options.arms)}
     runs: dict[str, Any] = {}
     for seed in options.seeds:
         words = [BEFORE, f"seed={seed}", "evaluation.final_episodes=1"]
         before = trained(options.runs / f"montezuma-seed{seed}", words)
-        found = evaluated(before, f"sticky-{options.episodes}", ["--episodes", str(options.episodes), *final[1:]])
+        found = evaluated(before, f"sticky-{options.episodes}", sticky)
         returns["before"].append(returns_of(found))
         for arm in options.arms:
             words = [EXPERIMENT, f"start_from={before}", f"seed={seed}", *ARMS[arm], *final, *options.overrides]
