@@ -10,6 +10,7 @@ from omegaconf import MISSING
 
 from actors.redaction import refuse_secrets
 from agent.config import DecodingConfig
+from agent.task import LEARNER_SETTINGS
 
 LADDERS = ("temperature", "top_p", "kappa")
 
@@ -168,7 +169,7 @@ def check_actor_config(config: ActorConfig, name: str) -> None:
         value = getattr(config, key)
         if value is not None and not math.isfinite(value):
             refuse(key, "must be finite, or null where unknown")
-    for key in ("discount", "value_temperature", "imitation_share", "imitation_weighting", "critic_gradient"):
+    for key in LEARNER_SETTINGS:
         own = getattr(config, key)
         if own is not None and not 0 <= own <= 1:
             refuse(key, f"must be between 0 and 1, or null for learner.{key}")

@@ -19,6 +19,8 @@ Kind = Literal["continuous", "discrete", "image", "text"]
 _DTYPES: dict[str, str] = {"continuous": "float32", "discrete": "int32", "image": "uint8", "text": "uint8"}
 MAX_DISCRETE_VALUES = 1024
 """Gato reserves 1,024 ids for discrete values (Reed et al. 2022, section 2.1)."""
+LEARNER_SETTINGS = ("discount", "value_temperature", "imitation_share", "imitation_weighting", "critic_gradient")
+"""Settings of `learner.config.LearnerConfig`, each in [0, 1], that a task may have of its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +105,8 @@ class TaskSpec:
             for ever, like the returns above: bins of checkpoints and of data must mean the same.
         value_range: lowest and highest discounted return to come, between which action values are learned; None where
             they are not. Fixed for ever too.
-        discount, value_temperature, imitation_share, imitation_weighting, critic_gradient: of
-            `learner.config.LearnerConfig`, where the task has its own.
+        discount, value_temperature, imitation_share, imitation_weighting, critic_gradient: `LEARNER_SETTINGS`; None
+            where the task has none of its own.
         context_steps: timesteps the agent reads, in training and at acting alike.
         action_repeat: simulator frames for each step.
         max_episode_steps: longest episode in steps; 0 where unbounded.
@@ -154,7 +156,7 @@ class TaskSpec:
             raise ValueError(f"{self.name}: continuous actions are given in [-1, 1]; the adapter rescales them")
         if self.context_steps < 1 or self.return_horizon < 0:
             raise ValueError(f"{self.name}: context_steps must be at least 1 and return_horizon at least 0")
-        for name in ("discount", "value_temperature", "imitation_share", "imitation_weighting", "critic_gradient"):
+        for name in LEARNER_SETTINGS:
             if (own := getattr(self, name)) is not None and not 0 <= own <= 1:
                 raise ValueError(f"{self.name}: {name} must be between 0 and 1, not {own}")
         for name in ("return_range", "value_range"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent.task import LEARNER_SETTINGS
+
 
 @dataclass
 class LearnerConfig:
@@ -143,15 +145,11 @@ class LearnerConfig:
             "past_action_dropout",
             "label_smoothing",
             "final_learning_rate_fraction",
-            "discount",
-            "value_temperature",
+            *LEARNER_SETTINGS,
             "trace",
             "outcome_share",
-            "critic_gradient",
             "best_share",
             "expectile",
-            "imitation_share",
-            "imitation_weighting",
             "entropy_floor",
             "target_rate",
         ):

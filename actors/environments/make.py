@@ -11,7 +11,7 @@ from actors.config import ActorConfig, check_actor_config
 from actors.environments.checked import CheckedEnvironment
 from actors.environments.failures import EnvironmentFailed, LibraryMissing, UnknownTask
 from actors.environments.vector_environment import VectorEnvironment
-from agent.task import TaskSpec
+from agent.task import LEARNER_SETTINGS, TaskSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +41,7 @@ OF_THE_RUN = (
     "reference_return",
     "return_range",
     "value_range",
-    "discount",
-    "value_temperature",
-    "imitation_share",
-    "imitation_weighting",
-    "critic_gradient",
+    *LEARNER_SETTINGS,
 )
 """Fields of `TaskSpec` that no environment knows: the actor config says them."""
 
