@@ -99,7 +99,7 @@ class ActionValues(nn.Module):
 
     def expected(self, scores: torch.Tensor) -> torch.Tensor:
         """Mean value of each distribution, in units of the task's range."""
-        return scores.float().softmax(-1) @ self.centres
+        return (scores.float().softmax(-1) * self.centres).sum(-1)  # a product of matrices would be autocast
 
     def soft(self, value: torch.Tensor) -> torch.Tensor:
         """A target's distribution [..., bins]: a Gaussian around ``value`` (in units), cut off at the outermost bins

@@ -58,7 +58,7 @@ class Console:
     def say(self, text: str) -> None:
         """A line that stays: a phase, a restart."""
         if self.form != "off":
-            self.out.print(redact(text))
+            self.out.print(redact(text), markup=False)  # of other people's making, brackets and all
 
     def set_phase(self, phase: str) -> None:
         """Name what goes on now: one of `distributed.run_folder.PHASES`."""

@@ -234,7 +234,7 @@ def restore_checkpoint(checkpoint: Checkpoint, learner: Learner) -> None:
         parameter = parameters[name]
         if value.shape != (torch.Size() if slot == "step" else parameter.shape):
             raise ValueError(f"{folder / OPTIMISER}: {key} has shape {list(value.shape)}; use an earlier checkpoint")
-        learner.optimiser.state[parameter][slot] = value if slot == "step" else value.to(parameter.device)
+        learner.optimiser.state[parameter][slot] = value.to(parameter.device)  # all three: it is fused
     if (folder / OBJECTIVE).is_file():
         learner.objective.restore(learner.agent, _read_tensors(folder / OBJECTIVE))
     elif learner.objective.tensors(learner.agent):

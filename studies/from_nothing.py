@@ -172,7 +172,8 @@ def main() -> None:
     bar = EXPERIMENTS[options.task][1]
     ours = [clowder(options.task, seed, options.runs, options.overrides) for seed in options.seeds]
     steps = options.ppo_steps or max(run["environment_steps"] for run in ours)
-    every = ours[0]["points"][0]["environment_steps"]
+    first, second = (point["environment_steps"] for point in ours[0]["points"][:2])  # replay is filled before the first
+    every = second - first
     theirs = [ppo(options.task, seed, steps, every) for seed in options.seeds]
     write_report("studies.from_nothing", {"bar": bar, "clowder": ours, "ppo": theirs}, options.out)
     print("\n| agent | seed | solved at | held | final | environment steps | CPU s |\n|---|---|---|---|---|---|---|")

@@ -72,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
                 episodes=arguments.episodes or actor.evaluation_episodes,
                 first_seed=REPORTING_SEEDS if arguments.seed is None else arguments.seed,
                 seconds=arguments.deadline,
+                seed=trained.config.seed,  # as the run's own final evaluation samples
                 prompt=prompts[name],
             )
         demonstrations = plan.demonstrations.get(name)

@@ -23,14 +23,14 @@ def run(arguments: argparse.Namespace) -> int:
     status = folder.read_status()
     out = printer()
     process = folder.process()
-    out.print(f"{folder.path}: {status['phase']}" + (f", process {process.pid}" if process else ""))
+    out.print(f"{folder.path}: {status['phase']}" + (f", process {process.pid}" if process else ""), markup=False)
     if status["updated_at"]:
         when = datetime.datetime.fromtimestamp(status["updated_at"])
         out.print(f"as of {when:%Y-%m-%d %H:%M:%S}")
     for label, text in rows(status["metrics"]):
-        out.print(f"  {label:<22}{text}")
+        out.print(f"  {label:<22}{text}", markup=False)
     if status["phase"] == "finished" and folder.result.exists():
         print_result(Result.read(folder.result), out)
     if status["phase"] in ("died", "failed", "interrupted"):
-        out.print(f"go on with it: clowder train --resume {folder.path}   (its log: {folder.log})")
+        out.print(f"go on with it: clowder train --resume {folder.path}   (its log: {folder.log})", markup=False)
     return 0

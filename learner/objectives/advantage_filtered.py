@@ -149,7 +149,7 @@ class AdvantageFiltered:
                 weighted = nats * row_weights(targets, batch.windows)
                 window_loss.index_add_(0, targets.window, weighted.detach() * batch.windows)
                 total = total + weighted.sum()
-                record[f"loss/{targets.task if targets.kind == 'text' else targets.kind}"] = nats.detach().mean()
+                losses.setdefault(targets.task if targets.kind == "text" else targets.kind, []).append(nats.detach())
         record |= {f"loss/{name}": torch.cat(values).mean() for name, values in losses.items() if values}
         record["loss"] = total.detach()
         record["window_loss"] = window_loss
@@ -254,7 +254,8 @@ class AdvantageFiltered:
         ratio = judged.log_likelihood - steps.log_prob
         follow = torch.where(steps.log_prob.isfinite(), ratio.clamp(max=0.0).exp(), 1.0)
         discount = self._setting(steps.task, "discount")
-        later = steps.later @ discount ** torch.arange(steps.later.shape[1], device=valid.device, dtype=torch.float32)
+        powers = discount ** torch.arange(steps.later.shape[1], device=valid.device, dtype=torch.float32)
+        later = (steps.later * powers).sum(-1)  # a product of matrices would be autocast
         # In units the lowest value is 0; sums of rewards need the true zero.
         zero = low / (high - low)
         target, known = retrace_targets(
