@@ -66,6 +66,7 @@ class Agent(nn.Module):
         for task in tasks:
             self.observation.check(task)
             legal = self.legal(task)
+            self.vocabulary.check(task)
             if config.value_bins and task.action.kind == "discrete":
                 # No action is preferred at first: chance would be acted on before anything is known of values.
                 with torch.no_grad():

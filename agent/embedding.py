@@ -189,7 +189,7 @@ class FusedEmbedding(nn.Module):
             return torch.zeros(inputs.count, self.width, device=inputs.action.device)
         ids = torch.cat([inputs.texts[key] for key in keys], dim=1)
         present = (ids >= 0)[..., None].to(tokens.weight.dtype)
-        place = torch.arange(ids.shape[1], device=ids.device)
+        place = ((ids >= 0).cumsum(1) - 1).clamp(min=0)  # whatever padding lies between two texts
         # Position gates the token, so that the pooled text keeps the order of words.
         x = tokens(ids.clamp(min=0)) * math.sqrt(self.width)
         x = x * (1.0 + self.text_positions(place))

@@ -64,6 +64,15 @@ class Vocabulary:
             reserved + 4, reserved + 5,
         )  # fmt: skip
 
+    def check(self, task: TaskSpec) -> None:
+        """Raise ValueError where an observation has more discrete values than there are ids."""
+        for key, spec in task.observation.items():
+            if spec.kind == "discrete" and spec.num_values > self.discrete.count:
+                raise ValueError(
+                    f"{task.name}: {key} has {spec.num_values} values, the vocabulary {self.discrete.count} discrete "
+                    "ids; raise agent.discrete_ids"
+                )
+
     def legal_actions(self, action: ArraySpec) -> IdRange:
         """Ids that an action of this spec may take; the softmax is restricted to them."""
         if action.kind == "continuous":

@@ -13,7 +13,7 @@ class ClusterConfig:
         mode: ``ray`` (a process for each component) or ``serial`` (all components in one process, for breakpoints and
             tests; only the replay server stays a process of its own).
         address: ``local`` starts a private Ray here, ``auto`` joins the cluster that runs here, else a Ray address.
-        num_cpus: cores a local Ray may use; 0: all.
+        num_cpus: cores that a local Ray is told of, or what the shares of the run need where that is more; 0: all.
         serial_steps: vector steps of each environment actor between two updates, with mode ``serial``.
         learner_threads, actor_threads: torch threads of the learner and of each actor, replayer and evaluator.
         learner_cpus, actor_cpus, replayer_cpus, evaluator_cpus: shares that Ray schedules by; not limits.

@@ -190,6 +190,17 @@ def validate(config: TrainConfig) -> None:
             "evaluation.decoding.past_actions=hidden"
         )
     if config.learner.objective == "advantage_filtered":
+        if config.learner.loss_normalisation != "row":
+            raise ValueError(
+                "learner.objective=advantage_filtered weighs windows alike: learner.loss_normalisation must be row, "
+                f"not {config.learner.loss_normalisation}"
+            )
+        for name, actor in config.actors.items():
+            if actor.num_actors > 0 and actor.action_temperature == 0:
+                raise ValueError(
+                    f"actors.{name}.action_temperature must be above 0 with learner.objective=advantage_filtered, "
+                    "which learns from how likely an action was; 0.1 is nearly greedy"
+                )
         if config.agent.value_bins == 0:
             raise ValueError("learner.objective=advantage_filtered needs agent.value_bins above 0; 101 is usual")
         if config.agent.returns == "visible":

@@ -137,6 +137,7 @@ class Coordinator:
             time.sleep(0.05)
         self.progress.replayers = self.replay.cursors
         self.start_up.mark("replay server is up")
+        self.store.restart_clock()
         self.fleet.run(self.fleet.members)
 
     def _add_members(self) -> None:

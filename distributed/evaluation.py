@@ -50,8 +50,20 @@ class Round:
     text: TextScores | None = None
 
 
-def final_round(plan: RunPlan, name: str, agent: Agent, version: int, seconds: float, video: Path | None) -> Round:
-    """The reporting episodes of one task, and its video."""
+class EvaluationStopped(Exception):
+    """For whoever is called at every step of an evaluation: raised, it ends there."""
+
+
+def final_round(
+    plan: RunPlan,
+    name: str,
+    agent: Agent,
+    version: int,
+    seconds: float,
+    video: Path | None,
+    progressed: Callable[[], object] = lambda: None,
+) -> Round:
+    """The reporting episodes of one task, and its video; ``progressed`` is called at every step of them."""
     actor, config = plan.actor(name), plan.config.evaluation
     return evaluate_task(
         agent,
@@ -64,6 +76,7 @@ def final_round(plan: RunPlan, name: str, agent: Agent, version: int, seconds: f
         seed=plan.config.seed,
         video=video,
         video_steps=config.video_steps,
+        progressed=progressed,
     )
 
 

@@ -33,7 +33,7 @@ def make_sets(plan: ExplorationPlan, stop: StopRequest, say: Callable[[str], Non
     themselves are a second set, in the folder `DETERMINISTIC` inside it.
 
     Raises:
-        ExplorationFailed: nothing was found, or no replay earned anything.
+        ExplorationFailed: nothing was found, or no replay earned all that its way does.
     """
     ways = _ways(plan, say)
     sticky = stickiness(plan.config)

@@ -71,6 +71,7 @@ class Fleet:
     def run(self, members: Iterable[Member]) -> None:
         """Begin the work of members that were added."""
         for member in members:
+            member.progressed_at = member.answered_at = time.monotonic()  # what it waited for is no time of its own
             member.running = member.handle.run.remote(*member.arguments())
 
     def poll(self, timeout: float) -> None:

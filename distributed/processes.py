@@ -8,6 +8,7 @@ any time. Nothing heavy is imported before the process has its niceness, so that
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -328,7 +329,12 @@ class EvaluatorProcess(_Shell):
 
     def run(self, store: Any) -> dict[str, Any]:
         """Monitoring rounds on a timer until stopped, each with the weights that are newest when it begins."""
-        from distributed.evaluation import monitoring_round
+        from distributed.evaluation import EvaluationStopped, monitoring_round
+
+        def played_on() -> None:
+            self.progressed()
+            if self.stopping.is_set():
+                raise EvaluationStopped
 
         link, agent, number = RayWeightLink(store), self.built(), 0
         due, version = time.monotonic() + self.plan.config.evaluation.every_seconds, -1
@@ -340,8 +346,8 @@ class EvaluatorProcess(_Shell):
             due = time.monotonic() + self.plan.config.evaluation.every_seconds
             version, number = published.version, number + 1
             for name in self.plan.tasks:
-                if not self.stopping.is_set():
-                    played = monitoring_round(self.plan, name, agent, published, number, self.progressed)
+                with contextlib.suppress(EvaluationStopped):
+                    played = monitoring_round(self.plan, name, agent, published, number, played_on)
                     self._rounds.append(played)  # looked up only now: `report` may have taken the former list
         return self.report()
 

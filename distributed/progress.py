@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,8 +16,6 @@ from distributed.plan import RunPlan
 log = logging.getLogger(__name__)
 _LEARNER_GROUPS = {"share_asked/": "share_asked/", "share_actual/": "share/", "lag_": "lag/"}
 """Names of the learner's metrics that are groups of their own; the others are in ``learner/``."""
-RECENT_EPISODES = 20
-"""Returns on the console and in the learning curves are means over so many newest episodes of a task."""
 PARTS = ("environment", "policy", "writer", "blocked")
 
 
@@ -45,7 +43,6 @@ class Progress:
         self._actors: dict[str, dict[str, Any]] = {}
         self._seconds: dict[str, dict[str, float]] = {}
         self._episodes: dict[str, list[Any]] = defaultdict(list)
-        self._recent: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT_EPISODES))
         self._at = time.monotonic()
         self._before: dict[str, dict[str, int]] = {}
         self._steps_before: int | None = None
@@ -140,7 +137,6 @@ class Progress:
         self.version = max(self.version, int(report["policy_version"]))
         for episode in report["finished"]:
             self._episodes[task].append(episode)
-            self._recent[task].append(episode.episode_return)
 
     def keep_actors(self, present: Iterable[str]) -> None:
         """Forget the last reports of actors that play no more; their counts stay."""
@@ -170,11 +166,6 @@ class Progress:
                 if each.text is not None:
                     scores = {f"evaluation/{name}/{each.task}": value for name, value in vars(each.text).items()}
                     self._evaluations |= {name: value for name, value in scores.items() if not math.isnan(value)}
-
-    def recent_return(self, task: str) -> float:
-        """Mean return of the newest episodes of a task; NaN before the first."""
-        recent = self._recent[task]
-        return sum(recent) / len(recent) if recent else math.nan
 
     def scalars(self) -> dict[str, float]:
         """One point of every scalar: rates and means since the point before."""

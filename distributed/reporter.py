@@ -31,8 +31,10 @@ class Reporter:
     def __init__(self, plan: RunPlan, run: RunFolder, console: Console) -> None:
         self.checkpoint = checkpoint = latest_checkpoint(run.checkpoints)
         step = None if checkpoint is None else checkpoint.step
+        # Where there are rows and no checkpoint, all steps come again.
+        resumed_from = -1 if step is None and run.metrics.exists() else step
         self.progress = Progress(plan, None if checkpoint is None else checkpoint.extra)
-        self.metrics = MetricsWriter(run.tensorboard, run.metrics, resumed_from=step)
+        self.metrics = MetricsWriter(run.tensorboard, run.metrics, resumed_from=resumed_from)
         self.metrics.text("config", yaml.safe_dump(to_dict(plan.config), sort_keys=False), step or 0)
         self.metrics.task_pages([spec.name for spec in plan.specs])
         self._run, self._console, self._every = run, console, plan.config.logging.every_seconds

@@ -159,6 +159,11 @@ class RunFolder:
             raise RunFolderError(f"{self.config} cannot be read: {error}") from error
         if not isinstance(data, dict):
             raise RunFolderError(f"{self.config} is empty or not a mapping")
+        if "${" in json.dumps(data):  # Clowder writes what it resolved
+            raise RunFolderError(
+                f"{self.config} has an interpolation (${{...}}), which would read this machine's environment; "
+                "write what it stands for"
+            )
         return data
 
     def write_resumed(self, config: dict[str, Any], command_line: Sequence[str], changed: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from distributed.components import connect_actor, connect_replayer, make_actor_parts
 from distributed.console import Console
-from distributed.evaluation import Round, final_round, monitoring_round
+from distributed.evaluation import EvaluationStopped, Round, final_round, monitoring_round
 from distributed.final_evaluation import longest_first, make_result, video_path
 from distributed.learner_loop import LearnerLoop, make_learner_parts
 from distributed.parameter_store import ParameterStore
@@ -166,11 +166,21 @@ class SerialRun:
             return step % config.every_steps == 0 and step > self._monitored_step
         return config.every_seconds > 0 and time.monotonic() - self._monitored_at >= config.every_seconds
 
+    def _unless_stopped(self) -> None:
+        if self.stop.requested:
+            raise EvaluationStopped
+
     def _monitor(self) -> None:
         self._monitored_step = self.learner.learner.step_count
         published = self.store.newer_than(-1)
         assert published is not None  # the learner publishes before its first step
-        rounds = [monitoring_round(self.plan, name, self._agent(), published, self._rounds) for name in self.plan.tasks]
+        try:
+            rounds = [
+                monitoring_round(self.plan, name, self._agent(), published, self._rounds, self._unless_stopped)
+                for name in self.plan.tasks
+            ]
+        except EvaluationStopped:
+            return
         self._rounds += 1
         self.progress.of_evaluator(rounds)
         if self.config.evaluation.every_steps:  # a point of its own, at this very step
@@ -186,7 +196,11 @@ class SerialRun:
         rounds = []
         for name in longest_first(self.plan):
             video = video_path(self.folder, self.plan, name) if self.config.evaluation.videos else None
-            rounds.append(final_round(self.plan, name, agent, version, max(1.0, end - time.monotonic()), video))
+            left = max(1.0, end - time.monotonic())
+            try:
+                rounds.append(final_round(self.plan, name, agent, version, left, video, self._unless_stopped))
+            except EvaluationStopped:
+                raise KeyboardInterrupt from None
         return rounds
 
     def _agent(self) -> Any:

@@ -29,8 +29,12 @@ class StoreSupervisor:
         self._deaths = Deaths()
         self._asked: Any = None
         self.report: dict[str, Any] = {}
-        self._asked_at = self._answered_at = self._up_at = time.monotonic()
+        self.restart_clock()
         self.handle = spawn(ParameterStoreProcess, cpus=0.0, threads=1, restarts=-1)
+
+    def restart_clock(self) -> None:
+        """It was not asked until now."""
+        self._asked_at = self._answered_at = self._up_at = time.monotonic()
 
     def check(self, announced: Collection[str] = ()) -> None:
         """Ask it each ``cluster.report_seconds``; kill it where it does not answer.

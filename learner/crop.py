@@ -155,7 +155,7 @@ def collate(
         torch.from_numpy(action),
         torch.from_numpy(hidden[window]),
         torch.tensor([crop.length for crop in crops]),
-        _return_bins(task, crops, unsaid[window] | np.array(prompt), steps, return_bins) if return_bins and not task.says_text else None,
+        _return_bins(task, crops, unsaid[window], steps, return_bins) if return_bins and not task.says_text else None,
     )
     reward, terminated = np.zeros((count, steps), np.float32), np.zeros((count, steps), bool)
     log_prob = np.full((count, steps), np.nan, np.float32)

@@ -115,7 +115,7 @@ class ReplayConfig:
             "online": self.online_capacity,
             "demonstrations": self.demonstrations_capacity,
             "good": self.good_capacity,
-            "ends": self.ends_capacity,
+            "ends": self.ends_capacity if self.ends else 0,
             "best": self.best_capacity,
         }
         return capacities[source]

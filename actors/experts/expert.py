@@ -31,7 +31,8 @@ class Expert(Protocol):
         """One episode from a reset with ``seed``.
 
         ``noise`` is the strength of disturbances injected into the executed action (labels stay the expert's own
-        choice): a standard deviation for continuous actions, a probability of a random action for discrete ones.
+        choice): a standard deviation for continuous actions, a probability of a random action for discrete ones
+        (a standard deviation too where these are a grid of continuous ones).
 
         Raises:
             ExpertFailed: it has no sound action, or a step took longer than its deadline.

@@ -95,8 +95,9 @@ def _resume(arguments: argparse.Namespace) -> int:
     from distributed.errors import ConfigError
     from distributed.estimate import estimate, show
     from distributed.plan import make_plan
-    from distributed.preflight import check_run
+    from distributed.preflight import check_run, check_start
     from distributed.run_folder import RunFolder
+    from learner.checkpoint import whole_checkpoints
 
     for flag in ("seed", "name"):
         if getattr(arguments, flag) is not None:
@@ -109,6 +110,8 @@ def _resume(arguments: argparse.Namespace) -> int:
     check_network(config, made.path, arguments.overrides)
     plan = make_plan(config)
     check_run(plan)
+    if not whole_checkpoints(made.checkpoints):
+        check_start(plan)  # it begins anew
     found = estimate(plan)
     if arguments.dry_run:
         show(plan, found, printer())

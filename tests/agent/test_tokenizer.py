@@ -101,6 +101,35 @@ def test_images_of_odd_size_are_padded_and_odd_channels_refused(embedding: str) 
             Agent(config, [TaskSpec("test/odd", {"image": ArraySpec("image", shape)}, action)])
 
 
+def test_more_discrete_values_than_ids_are_refused() -> None:
+    task = TaskSpec("a/b", {"place": ArraySpec("discrete", (2,), num_values=300)}, ArraySpec("discrete", num_values=3))
+    with pytest.raises(ValueError, match=r"a/b: place has 300 values, the vocabulary 64 .*raise agent\.discrete_ids"):
+        Agent(AgentConfig(width=32, layers=1, heads=2, discrete_ids=64), [task])
+
+
+@pytest.mark.parametrize("embedding", ["fused", "per_element"])
+def test_a_text_reads_the_same_beside_a_longer_one(embedding: str) -> None:
+    words = {"one": ArraySpec("text", max_bytes=40), "two": ArraySpec("text", max_bytes=40)}
+    task = TaskSpec("a/b", words | {"x": ArraySpec("continuous", (2,))}, ArraySpec("discrete", num_values=3))
+    agent = Agent(AgentConfig(width=32, layers=1, heads=2, observation_embedding=embedding), [task]).eval()
+
+    def embedded(texts: list[dict[str, str]]) -> torch.Tensor:
+        count = len(texts)
+        inputs = TaskInputs(
+            task,
+            {"x": torch.zeros(count, 1, 2)},
+            encode_texts(task, texts, agent.text),
+            torch.zeros(count, 1, 1, dtype=torch.int64),
+            torch.zeros(count, dtype=torch.bool),
+            torch.ones(count, dtype=torch.int64),
+        )
+        with torch.no_grad():
+            return agent.observation(inputs, agent.tokens)[0][agent.observation.mask(inputs)[0]]
+
+    short, long = {"one": "go", "two": "red ball"}, {"one": "go to the blue door of the room", "two": "red ball"}
+    torch.testing.assert_close(embedded([short]), embedded([short, long]))
+
+
 def test_more_observation_tokens_than_positions_are_refused() -> None:
     task = TaskSpec("test/wide", {"x": ArraySpec("continuous", (600,))}, ArraySpec("discrete", (), num_values=3))
     for embedding, fix in (("fused", "as an image or a grid"), ("per_element", "observation_embedding=fused")):

@@ -102,6 +102,14 @@ def test_an_open_dictionary_is_given_whole_or_by_its_keys(folder):
 
 UNFILTERED = "actors.mine.objectives={own: imitation}"
 BAD = [
+    (
+        ["experiment=cartpole", "learner.loss_normalisation=task"],
+        ["learner.loss_normalisation must be row, not task"],
+    ),
+    (
+        ["experiment=cartpole", "actors.cartpole_v1.action_temperature=0"],
+        ["actors.cartpole_v1.action_temperature must be above 0"],
+    ),
     (["actors=[mine]", "learner.stepz=1"], ["learner.stepz", "steps"]),
     (["actors=[mine]", "learning_rate=1"], ["learner.learning_rate"]),
     (["actors=[mine]", "+learner.foo=1"], ["learner.foo", "no such key"]),

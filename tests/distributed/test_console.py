@@ -84,6 +84,13 @@ def test_live_on_a_terminal(config):
     assert "atari/boxing" in printed and "bottleneck" in printed and "a line that stays" in printed
 
 
+def test_what_is_said_is_no_markup(config):
+    console = Console(config, out(terminal=False))
+    with console:
+        console.say("actors=[boxing] died: [/usr/lib/x.so] has shape [n, 3]")
+    assert "actors=[boxing] died: [/usr/lib/x.so] has shape [n, 3]" in console.out.file.getvalue()
+
+
 def test_off_says_nothing(config):
     config.logging.console = "off"
     console = Console(config, out(terminal=True))

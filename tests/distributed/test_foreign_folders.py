@@ -36,6 +36,16 @@ def foreign_run(folder, changes):
     return RunFolder.create(folder, config, ["clowder"])
 
 
+def test_a_run_folder_cannot_read_the_environment(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MY_THING", "of mine")
+    run = foreign_run(tmp_path / "foreign", {"demonstrations": "${oc.env:MY_THING}"})
+    for words in (["evaluate", str(run.path)], ["train", "--resume", str(run.path)]):
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert "interpolation" in said and "of mine" not in said, said
+    assert "of mine" not in run.config.read_text()
+
+
 @pytest.mark.parametrize("way", NAMING)
 def test_a_run_folder_cannot_have_code_imported(way, tmp_path, ran, capsys):
     run = str(foreign_run(tmp_path / "foreign", NAMING[way]).path)

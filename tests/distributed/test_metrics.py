@@ -83,6 +83,17 @@ def test_a_resumed_run_drops_the_steps_that_come_again(tmp_path):
     assert [each.value for each in events(tmp_path / "tensorboard").Scalars("learner/loss")] == [1.0, 2.0, 30.0]
 
 
+def test_a_run_resumed_without_a_checkpoint_begins_its_curves_anew(tmp_path):
+    rows = tmp_path / "metrics.jsonl"
+    for step, resumed_from in ((3, None), (1, -1)):
+        time.sleep(1.1)  # event files are named by the second
+        writer = MetricsWriter(tmp_path / "tensorboard", rows, resumed_from=resumed_from)
+        write(writer, step, learner__loss=float(step))
+        writer.close()
+    assert [row["learner_steps"] for row in read_rows(rows)] == [1]
+    assert [each.step for each in events(tmp_path / "tensorboard").Scalars("learner/loss")] == [1]
+
+
 def test_a_video_becomes_an_animation(tmp_path):
     frames = [np.full((40, 60, 3), value, np.uint8) for value in range(0, 250, 5)]
     write_video(frames, tmp_path / "a.mp4", fps=25)

@@ -112,6 +112,10 @@ def test_a_run_starts_from_the_weights_of_another(cartpole_set, tmp_path, capsys
     shutil.rmtree(tmp_path / "first")  # a run that has a checkpoint of its own needs that no more
     assert main(["train", "--resume", str(tmp_path / "second"), "stop.learner_steps=2"]) == 0
     assert latest_checkpoint(tmp_path / "second" / "checkpoints").step == 2
+    shutil.rmtree(tmp_path / "second" / "checkpoints")  # one that has none does
+    capsys.readouterr()
+    assert main(["train", "--resume", str(tmp_path / "second")]) == 2
+    assert "start_from" in capsys.readouterr().err
 
 
 def test_a_set_of_fewer_windows_than_are_waited_for_is_named(cartpole_set, tmp_path):

@@ -53,8 +53,9 @@ class BabyAICaptions(_Rooms):
 class BabyAIQuestions(_Rooms):
     """A picture, a question and its answer.
 
-    Four forms, equally often: the colour of the only thing of a kind, the kind of the only thing of a colour, the
-    number of things of a kind, and whether there is a thing (as often yes as no).
+    Four forms: the colour of the only thing of a kind, the kind of the only thing of a colour, the
+    number of things of a kind, and whether there is a thing (as often yes as no). The last stands in where nothing is
+    the only one of its kind or colour, so it is the most frequent.
     """
 
     LONGEST_QUESTION = 64
