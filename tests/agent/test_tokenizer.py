@@ -124,7 +124,7 @@ def test_a_text_reads_the_same_beside_a_longer_one(embedding: str) -> None:
             torch.ones(count, dtype=torch.int64),
         )
         with torch.no_grad():
-            return agent.observation(inputs, agent.tokens)[0][agent.observation.mask(inputs)[0]]
+            return agent.observation(inputs, agent.tokens)[0, 0][agent.observation.mask(inputs)[0]]
 
     short, long = {"one": "go", "two": "red ball"}, {"one": "go to the blue door of the room", "two": "red ball"}
     torch.testing.assert_close(embedded([short]), embedded([short, long]))
