@@ -15,7 +15,7 @@ import numpy as np
 
 from agent.task import TaskSpec
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +35,8 @@ class WindowMetadata:
         has_reward: False where the source knows no rewards.
         success: the environment's own word on the episode, where known at emission.
         episode_return: undiscounted return of the whole episode, where known at emission.
-        tail_steps: steps after the last step of the window that the reward column runs on: `TaskSpec.return_horizon`,
-            or fewer where the episode was cut before. After a termination its rewards are zeros.
+        tail_steps: steps after the last step of the window that the reward column runs on.
+        tail_complete: True when the tail reaches `TaskSpec.return_horizon` steps or the episode's end.
         temperature, top_p, decoding, kappa: how the actor sampled.
         prompt_episode_id: episode whose beginning the actor had read before this one when the window went out; None: no
             prompt. A better one is read as soon as it is there, by episodes under way too.
@@ -59,6 +59,7 @@ class WindowMetadata:
     success: bool | None = None
     episode_return: float | None = None
     tail_steps: int = 0
+    tail_complete: bool = True
     temperature: float = 1.0
     top_p: float = 1.0
     decoding: str = "sample"
@@ -119,6 +120,12 @@ class Window:
         """Number of steps L."""
         return len(self.terminated)
 
+
+STEP_COLUMNS = (
+    "action", "label", "label_mask", "reward", "terminated", "truncated", "is_first", "policy_version", "log_prob",
+    "return_asked",
+)  # fmt: skip
+"""Per-step columns beside the observations, in the order of `Window`."""
 
 OBSERVATION_PREFIX = "observation/"
 

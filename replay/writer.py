@@ -199,7 +199,7 @@ class EpisodeWriter:
             for start in range(first, steps if over else first + 1, stride):
                 self._close(max(0, start), steps, self._buffer.rows)
         if over:
-            self._open, self._terminated = False, terminated
+            self._open = False
             self._finish(np.asarray(self._rewards, np.float32), success)
         else:
             while self._waiting and self._waiting[0].stop + self.task.return_horizon <= steps:
@@ -260,7 +260,7 @@ class EpisodeWriter:
             }
 
         self._start_episode(texts, metadata)
-        self._open, self._terminated = False, terminated
+        self._open = False
         whole = float(columns["reward"].sum(dtype=np.float64))
         for start, stop in window_spans(steps, self._phase, self._length, self._stride):
             self._close(start, stop, rows)
@@ -282,7 +282,6 @@ class EpisodeWriter:
 
     def _start_episode(self, texts: Mapping[str, str] | None, metadata: Mapping[str, Any] | None) -> None:
         self._phase = int(self._random.integers(self._stride))
-        self._terminated = False
         self._episode: dict[str, Any] = {
             "episode_id": "",
             "texts": dict(texts or {}),
@@ -312,9 +311,8 @@ class EpisodeWriter:
         self, stream: ItemStream, window: _StoredWindow, rewards: Any, success: bool | None, whole: float | None
     ) -> dict[str, Cell]:
         """All cells of a window, its rewards and metadata stored too. ``rewards`` are those of the episode so far;
-        ``whole`` is their sum where the episode is over. After a termination nothing more is paid, which is known."""
-        horizon = self.task.return_horizon
-        tail = horizon if self._terminated else min(horizon, len(rewards) - window.stop)
+        ``whole`` is their sum where the episode is over."""
+        tail = min(window.stop + self.task.return_horizon, len(rewards)) - window.stop
         reward = np.asarray(rewards[window.start : window.stop + tail], np.float32)
         metadata = self._metadata(window, tail, whole, success)
         return {**window.cells, **stream.store({"reward": self._filled("reward", reward), "metadata": metadata})}
@@ -370,6 +368,7 @@ class EpisodeWriter:
             episode_return=whole,
             success=success,
             tail_steps=tail,
+            tail_complete=True,  # a window goes out no sooner
             **self._episode,
         ).encode()
         if len(data) > self._metadata_bytes:

@@ -61,10 +61,9 @@ def check_against(window: Window, task: TaskSpec, episode: dict[str, Any]) -> No
         np.testing.assert_array_equal(window.observation[key], value[start : stop + 1])
     for name in ("action", "label", "label_mask", "policy_version", "log_prob"):
         np.testing.assert_array_equal(getattr(window, name), episode[name][start:stop])
-    tail = task.return_horizon if episode["terminated"] else min(task.return_horizon, steps - stop)
-    assert window.metadata.tail_steps == tail
-    followed = np.concatenate([episode["reward"], np.zeros(task.return_horizon, np.float32)])
-    np.testing.assert_array_equal(window.reward, followed[start : stop + tail])
+    tail = min(stop + task.return_horizon, steps) - stop
+    assert window.metadata.tail_steps == tail and window.metadata.tail_complete
+    np.testing.assert_array_equal(window.reward, episode["reward"][start : stop + tail])
     last = np.arange(start, stop) == steps - 1
     np.testing.assert_array_equal(window.terminated, last & episode["terminated"])
     np.testing.assert_array_equal(window.truncated, last & episode["truncated"])
