@@ -121,12 +121,6 @@ class Window:
         return len(self.terminated)
 
 
-STEP_COLUMNS = (
-    "action", "label", "label_mask", "reward", "terminated", "truncated", "is_first", "policy_version", "log_prob",
-    "return_asked",
-)  # fmt: skip
-"""Per-step columns beside the observations, in the order of `Window`."""
-
 OBSERVATION_PREFIX = "observation/"
 
 

@@ -168,8 +168,6 @@ def test_returns_to_come_are_known_only_where_they_are() -> None:
         (reward[:5], ended, None, True, 3, [7, 14, 28, 24, 16]),
         (reward[:5], None, ended, True, 3, [7, 14, 28, np.nan, np.nan]),  # a time limit is no end
         (reward[:5], ended, None, True, 0, [31, 30, 28, 24, 16]),
-        # Ended a step after the window: the writer says that nothing followed.
-        (np.append(reward[:6], np.float32([0, 0])), None, None, True, 3, [7, 14, 28, 56, 48]),
         (reward[:5], None, ended, True, 0, [np.nan] * 5),
         (reward[:5], None, None, True, 0, [np.nan] * 5),
         (reward, None, None, False, 3, [np.nan] * 5),
