@@ -194,7 +194,7 @@ class Fleet:
 
     def tell(self, what: str) -> None:
         """Something that happened to the fleet: into the log, and to people."""
-        log.warning(what)
+        log.warning(what, extra={"told": True})
         self._say(what)
 
     def recovered(self, role: str, seconds: float) -> None:

@@ -29,7 +29,8 @@ class _Saying(logging.Handler):
         self._say = say
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._say(self.format(record))
+        if not getattr(record, "told", False):  # by who logged it
+            self._say(self.format(record))
 
 
 @contextlib.contextmanager

@@ -101,7 +101,7 @@ class Batch:
     tokens: int
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device; pinned on the way to an accelerator."""
+        """The same on a device; what is not an observation or an action is pinned on the way to an accelerator."""
         if device.type == "cpu":
             return self
 

@@ -182,7 +182,7 @@ class Learner:
     def metrics(self) -> dict[str, float]:
         """Means since the last call, named as in docs/metrics.md; empty where no step was made.
 
-        Updates that were skipped, since their loss or gradient was not finite, are in no mean, only in their count.
+        What is not finite of updates that were skipped is in no mean; they are counted.
 
         Raises Diverged where so many of them followed each other as ``learner.skipped_in_a_row`` allows.
         """

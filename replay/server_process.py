@@ -27,6 +27,8 @@ from replay.signature import encode_signature
 from replay.tables import TableConfig
 
 _WATCH_SECONDS = 0.5
+_ORPHAN_SECONDS = 10.0
+"""That a server has to end in order once its parent is gone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,7 @@ class ServerOrder:
 
 
 def _watch_parent(parent: int, stop: threading.Event) -> None:
-    """End the process, however busy it is, when its parent is gone; set ``stop`` when stdin ends."""
+    """Set ``stop`` when the parent is gone or stdin ends. Who is too busy to see it after the former is ended."""
 
     def read_to_end() -> None:
         while sys.stdin.readline():
@@ -73,6 +75,8 @@ def _watch_parent(parent: int, stop: threading.Event) -> None:
         while os.getppid() == parent:
             time.sleep(_WATCH_SECONDS)
         stop.set()
+        time.sleep(_ORPHAN_SECONDS)
+        os._exit(1)
 
     threading.Thread(target=read_to_end, daemon=True).start()
     threading.Thread(target=look, daemon=True).start()
