@@ -87,8 +87,8 @@ class Labels:
         log_prob: float32 [n, C], of the executed action where it was sampled, the sum over its tokens; NaN where it is
             not known.
         later: float32 [n, return_horizon], the rewards that came after a crop; zeros after a termination in its
-            window. NaN where they are not known, and where an episode ends among them, after its window: a critic's own
-            word is better there (docs/improvement.md, "GoToLocal").
+            window. NaN where they are not known, and where an episode ends among them, after its window: more was
+            learned with a critic's own word there (docs/improvement.md, "GoToLocal").
     """
 
     action: torch.Tensor

@@ -29,3 +29,10 @@ def test_the_average_of_two_neighbours_logits_lies_between() -> None:
     for share in (0.25, 0.5, 0.75):
         mean = VALUES.expected((1 - share) * near + share * far).item()
         assert mean == pytest.approx(0.4 + 0.1 * share, abs=0.01)
+
+
+def test_values_are_not_rounded_by_autocast() -> None:
+    values, scores = ActionValues(8, 101, 16), torch.randn(32, 101)
+    exact = values.expected(scores)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(values.expected(scores), exact)

@@ -66,6 +66,19 @@ def test_the_same_seeds_and_decoding_give_the_same_returns(run: Path) -> None:
     assert evaluate(run, *words)["tasks"] == evaluate(run, *words)["tasks"]
 
 
+def test_actions_are_sampled_with_the_seed_of_the_run(run: Path) -> None:
+    trained = TrainedRun.load(str(run), [], [])
+    (actor,) = trained.config.actors.values()
+    decoding = trained.config.evaluation.decoding
+
+    def returns(seed: int) -> list[float]:
+        played = evaluate_task(trained.agent, 0, actor, decoding, episodes=12, first_seed=11, seconds=60, seed=seed)
+        return played.returns
+
+    assert returns(0) != returns(5)
+    assert evaluate(run, "--seed", "11", "--episodes", "12")["tasks"][TASK]["returns"] == returns(5)
+
+
 def test_a_video_that_cannot_be_written_costs_no_scores(
     run: Path, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,6 +157,7 @@ def test_too_many_tables_and_twice_the_same_task(task: Callable[..., TaskSpec]) 
     with pytest.raises(ValueError, match="online, demonstrations, good, ends, best"):
         table_for("test/a", "worst")
     assert len(table_configs([task(str(i)) for i in range(16)], ReplayConfig())) == 64
+    assert "ends" not in sources_of(ReplayConfig(ends=False))
 
 
 def test_memory_estimates(task: Callable[..., TaskSpec]) -> None:
