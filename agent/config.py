@@ -77,6 +77,11 @@ class AgentConfig:
             raise ValueError(
                 f"agent.width ({self.width}) must be a multiple of agent.heads ({self.heads}) with an even quotient"
             )
+        if self.attention == "flexible" and self.width // self.heads < 16:
+            raise ValueError(
+                f"agent.attention=flexible needs heads of at least 16, as PyTorch's kernel for CUDA does, not "
+                f"agent.width / agent.heads = {self.width // self.heads}; use agent.attention=fused"
+            )
         if not 0 <= self.stochastic_depth < 1:
             raise ValueError(f"agent.stochastic_depth must be in [0, 1), not {self.stochastic_depth}")
         for name in ("layers", "feedforward", "image_embeddings", "image_channels", "continuous_bins", "return_bins"):

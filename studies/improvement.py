@@ -4,7 +4,8 @@
 
 Demonstrations are recorded first, by experts that err and whose errors are their labels (`clowder record --expert
 weak:...`). Each arm is then one `clowder train` a seed, in ``runs/improvement-<task>-<arm>-<seed>``; what is there is
-kept, so the study may be killed and started again. The arms have the same demonstrations and number of updates:
+kept, so the study may be killed and started again; ``--known REPORT`` takes the runs of an earlier ``--out`` as they
+are. The arms have the same demonstrations and number of updates:
 
 - ``online``: demonstrations and the run's own episodes, half each;
 - ``offline``: the same updates without the run's own episodes;
@@ -36,7 +37,7 @@ from actors.demonstrations.open_set import open_set
 from distributed.compose import compose
 from distributed.report import write_report
 from distributed.result import Result
-from studies.runs import LIMIT_SECONDS, cpu_seconds, evaluated, trained
+from studies.runs import LIMIT_SECONDS, cpu_seconds, evaluated, known_runs, trained
 
 EXPERIMENT = "experiment=improvement"
 RESAMPLES = 10_000
@@ -168,33 +169,48 @@ def main() -> None:
     parser.add_argument("--sets", type=Path, default=Path("runs/sets"), help="folder of the recorded sets")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
     parser.add_argument("--fresh", type=int, metavar="SEED", help="play episodes from it on, not reporting ones")
+    parser.add_argument("--known", type=Path, nargs="+", default=[], help="reports whose runs are not made again")
     parser.add_argument("--out", type=Path, help="write the JSON here too")
     parser.add_argument("overrides", nargs="*", help="key=value of all runs")
     options = parser.parse_args()
+    settings = {"fresh": options.fresh, "overrides": options.overrides}
+    try:
+        known = known_runs(options.known, settings)
+    except ValueError as error:
+        parser.error(str(error))
     alone = [name for name in TASKS if name in options.tasks]
     groups = [[name] for name in alone] + ([list(TASKS)] if TOGETHER in options.tasks else [])
     for name in {name for group in groups for name in group}:
         record(name, options.sets)
     found: dict[tuple[str, str, str], list[np.ndarray]] = {}  # by (task, arm, alone or together): returns by seed
-    cpu: dict[str, float | None] = {}
+    runs: dict[str, Any] = {}
     for seed in options.seeds:
         for group in groups:
             kind = group[0] if len(group) == 1 else TOGETHER
             for arm in options.arms if len(group) == 1 else ["online"]:
                 folder = options.runs / f"improvement-{kind}-{arm}-{seed}"
-                words = [*overrides(group, arm, options.sets), f"seed={seed}", *options.overrides]
-                result = Result.read(trained(folder, words) / "result.json")
-                if options.fresh is not None:
-                    result = evaluated(folder, f"fresh-{options.fresh}", ["--seed", str(options.fresh)])
-                cpu[folder.name] = cpu_seconds(folder)
+                if folder.name not in known:
+                    words = [*overrides(group, arm, options.sets), f"seed={seed}", *options.overrides]
+                    known[folder.name] = played(trained(folder, words), group, options.fresh)
+                runs[folder.name] = known[folder.name]
                 for name in group:
-                    task = compose([EXPERIMENT]).actors[TASKS[name].actor].task
                     key = (name, arm, "alone" if len(group) == 1 else TOGETHER)
-                    found.setdefault(key, []).append(np.array(result.tasks[task].returns))
+                    found.setdefault(key, []).append(np.array(runs[folder.name]["returns"][name]))
     report = [summary(name, found, options) for name in TASKS if any(key[0] == name for key in found)]
-    settings = {"seeds": options.seeds, "fresh": options.fresh, "overrides": options.overrides, "cpu_seconds": cpu}
-    write_report("studies.improvement", {**settings, "tasks": report}, options.out)
+    write_report(
+        "studies.improvement", {"seeds": options.seeds, **settings, "tasks": report, "runs": runs}, options.out
+    )
     print(table(report))
+
+
+def played(run: Path, names: Sequence[str], fresh: int | None) -> dict[str, Any]:
+    """CPU seconds of a finished run of these tasks, and the returns of its reporting episodes or of fresh ones."""
+    result = Result.read(run / "result.json")
+    if fresh is not None:
+        result = evaluated(run, f"fresh-{fresh}", ["--seed", str(fresh)])
+    actors = compose([EXPERIMENT]).actors
+    returns = {name: result.tasks[actors[TASKS[name].actor].task].returns for name in names}
+    return {"cpu_seconds": cpu_seconds(run), "returns": returns}
 
 
 def summary(
@@ -223,10 +239,12 @@ def summary(
         for other, returns in others.items():
             mean, interval, holds = difference(arms["online"], returns)
             entry["differences"][other] = {"mean": mean, "ci95": interval, "holds": holds, "of_range": mean / span}
-        together = found.get((name, "online", TOGETHER))
-        if together is not None:
+    together = found.get((name, "online", TOGETHER))
+    if together is not None:
+        entry[TOGETHER] = {"returns": [float(each.mean()) for each in together]}
+        if "online" in arms:
             share, interval = ratio(together, arms["online"], actor.random_return)
-            entry[TOGETHER] = {"returns": [float(each.mean()) for each in together], "share": share, "ci95": interval}
+            entry[TOGETHER] |= {"share": share, "ci95": interval}
     return entry
 
 
@@ -250,12 +268,12 @@ def table(report: Sequence[dict[str, Any]]) -> str:
             low, high = found["ci95"]
             shown = f"{found['mean']:.4g} ({low:.4g} to {high:.4g})"
             lines.append(f"| {entry['task']} | {other} | {shown} | {found['of_range']:.2f} | {found['holds']} |")
-    if any(TOGETHER in entry for entry in report):
+    shares = [entry for entry in report if "share" in entry.get(TOGETHER, ())]
+    if shares:
         lines += [f"\n| task | together, share of alone (95% interval; {KEPT} asked) |", "|---|---|"]
-        for entry in report:
-            if TOGETHER in entry:
-                low, high = entry[TOGETHER]["ci95"]
-                lines.append(f"| {entry['task']} | {entry[TOGETHER]['share']:.2f} ({low:.2f} to {high:.2f}) |")
+        for entry in shares:
+            low, high = entry[TOGETHER]["ci95"]
+            lines.append(f"| {entry['task']} | {entry[TOGETHER]['share']:.2f} ({low:.2f} to {high:.2f}) |")
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """Montezuma's Revenge: do the agent's own good episodes raise what imitation of the explorer's demonstrations earns?
 
-    python -m studies.montezuma_online [--seeds 0 1 2] [--episodes 80] [--out docs/results/montezuma_online.json]
+    python -m studies.montezuma_online [--seeds 0 1 2] [--episodes 80] [--known REPORT] [--out FILE]
 
 For each training seed the run of `studies.montezuma` (imitation; made first where it is not there), and from its
 weights two runs of `experiment=montezuma_online`, of as many updates each, in ``runs/montezuma-<arm>-<seed>``:
@@ -9,8 +9,9 @@ weights two runs of `experiment=montezuma_online`, of as many updates each, in `
   of the demonstrations' mean return, half from the demonstrations;
 - ``imitation``: all from the demonstrations.
 
-What is there is kept. All three play the same reporting episodes under sticky actions of 0.25, from the reset,
-greedily. Differences are paired by training seed, as in `studies.improvement`.
+What is there is kept, and what an earlier report has is not made again. All three play the same reporting episodes
+under sticky actions of 0.25, from the reset, greedily. Differences are paired by training seed, as in
+`studies.improvement`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from distributed.result import Result
 from studies.improvement import difference
 from studies.montezuma import ACTOR
 from studies.montezuma import EXPERIMENT as BEFORE
-from studies.runs import cpu_seconds, evaluated, returns_of, trained
+from studies.runs import cpu_seconds, evaluated, known_runs, returns_of, trained
 
 EXPERIMENT = "experiment=montezuma_online"
 OWN = ("windows", "good_windows")
@@ -55,27 +56,40 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=80, help="under sticky actions")
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS))
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
+    parser.add_argument("--known", type=Path, nargs="+", default=[], help="reports whose runs are not made again")
     parser.add_argument("--out", type=Path, help="write the JSON here too")
     parser.add_argument("overrides", nargs="*", help="key=value of the runs after imitation")
     options = parser.parse_args()
+    settings = {"episodes": options.episodes, "overrides": options.overrides}
+    try:
+        known = known_runs(options.known, settings)
+    except ValueError as error:
+        parser.error(str(error))
     final = [f"evaluation.final_episodes={options.episodes}", f"evaluation.final_minutes={DEADLINE // 60}"]
     sticky = ["--episodes", str(options.episodes), "--deadline", str(DEADLINE)]
     returns: dict[str, list[np.ndarray]] = {name: [] for name in ("before", *options.arms)}
     runs: dict[str, Any] = {}
     for seed in options.seeds:
-        words = [BEFORE, f"seed={seed}", "evaluation.final_episodes=1"]
-        before = trained(options.runs / f"montezuma-seed{seed}", words)
-        found = evaluated(before, f"sticky-{options.episodes}", sticky)
-        returns["before"].append(returns_of(found))
+        before = options.runs / f"montezuma-seed{seed}"
+        if before.name not in known:
+            trained(before, [BEFORE, f"seed={seed}", "evaluation.final_episodes=1"])
+            found = evaluated(before, f"sticky-{options.episodes}", sticky)
+            known[before.name] = {"cpu_seconds": cpu_seconds(before), "returns": returns_of(found).tolist()}
         for arm in options.arms:
-            words = [EXPERIMENT, f"start_from={before}", f"seed={seed}", *ARMS[arm], *final, *options.overrides]
-            folder = trained(options.runs / f"montezuma-{arm}-{seed}", words)
-            returns[arm].append(returns_of(Result.read(folder / "result.json")))
-            runs[folder.name] = {"cpu_seconds": cpu_seconds(folder), **own_windows(folder)}
+            folder = options.runs / f"montezuma-{arm}-{seed}"
+            if folder.name not in known:
+                words = [EXPERIMENT, f"start_from={before}", f"seed={seed}", *ARMS[arm], *final, *options.overrides]
+                found = Result.read(trained(folder, words) / "result.json")
+                figures = {"cpu_seconds": cpu_seconds(folder), **own_windows(folder)}
+                known[folder.name] = {**figures, "returns": returns_of(found).tolist()}
+        for name, run in (("before", before.name), *((arm, f"montezuma-{arm}-{seed}") for arm in options.arms)):
+            runs[run] = known[run]
+            returns[name].append(np.asarray(known[run]["returns"]))
     report: dict[str, Any] = {
+        "seeds": options.seeds,
+        **settings,
         "updates": compose([EXPERIMENT, *options.overrides]).learner.steps,
         "means": {name: [float(each.mean()) for each in seeds] for name, seeds in returns.items()},
-        "returns": {name: [each.tolist() for each in seeds] for name, seeds in returns.items()},
         "differences": {},
         "runs": runs,
     }

@@ -1,4 +1,4 @@
-"""Runs of a study: `clowder train` in a process of its own, once, and what is asked of its weights afterwards."""
+"""Runs of a study: `clowder train` in a process of its own, once, what is asked of its weights, and earlier reports."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,25 @@ def returns_of(result: Result) -> np.ndarray:
     """Of the one task of a result, float64 [episodes]."""
     (task,) = result.tasks.values()
     return np.asarray(task.returns, np.float64)
+
+
+def known_runs(paths: Sequence[Path], settings: dict[str, Any]) -> dict[str, Any]:
+    """``runs`` of earlier reports of a study, by name, which then need not be trained again.
+
+    Raises:
+        ValueError: a file is no such report, or was made with other ``settings``.
+    """
+    found: dict[str, Any] = {}
+    for path in paths:
+        try:
+            report = json.loads(path.read_text())
+            runs, before = report["runs"], {name: report[name] for name in settings}
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"--known {path} is no report of this study's runs ({error!r}); leave it out") from None
+        if before != settings:
+            raise ValueError(f"--known {path} was made with {before}, not {settings}; ask for those or leave it out")
+        found |= runs
+    return found
 
 
 def cpu_seconds(folder: Path) -> float | None:

@@ -43,7 +43,8 @@ def weights_of(batch: Batch, normalisation: str) -> list[torch.Tensor]:
 
 def row_weights(targets: Targets, windows: int) -> torch.Tensor:
     """Weight of each target [M] where every window weighs the same."""
-    in_window = torch.bincount(targets.window, minlength=windows)
+    one = torch.ones_like(targets.window)
+    in_window = one.new_zeros(windows).index_add_(0, targets.window, one)  # `bincount` waits for the device
     return 1.0 / (in_window[targets.window] * windows)
 
 

@@ -73,7 +73,7 @@ def outcomes(name: str, with_bias: bool, backend: str, device: str = "cpu") -> l
     queries, keys = layout.whole_mask.shape[2:]
     rows = 1 if name in ("causal", "window") else 2
     layout = layout.map(lambda tensor: tensor.expand(rows, -1).to(device))
-    shapes = [(rows, 2, n, 8) for n in (queries, keys, keys)] + [(1, 2, queries, keys)] * with_bias
+    shapes = [(rows, 2, n, 16) for n in (queries, keys, keys)] + [(1, 2, queries, keys)] * with_bias
     learns = backend != "flexible" or device == "cuda"  # PyTorch has no gradients for it on a CPU
     inputs = [torch.randn(shape, generator=generator).to(device).requires_grad_(learns) for shape in shapes]
     out = attention(*inputs[:3], layout, inputs[3] if with_bias else None, backend)

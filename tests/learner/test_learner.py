@@ -175,18 +175,18 @@ def test_a_table_that_gives_nothing_is_named() -> None:
         BatchSource(agent, {CONTROL.name: source}, config, 0).make()
 
 
-@pytest.mark.parametrize("prefetch", [0, 2])
-def test_a_resumed_learner_goes_on_as_if_never_stopped(tmp_path: Path, prefetch: int) -> None:
-    through = make_learner(good=1, online_share=0.5)
+def through_and_resumed(folder: Path, prefetch: int = 0, **changes: Any) -> tuple[Learner, Learner]:
+    """Six updates by one learner; and three, a checkpoint in ``folder``, and three more by a learner made anew."""
+    through = make_learner(good=1, online_share=0.5, **changes)
     for _ in range(6):
         through.step()
-    stopped = make_learner(good=1, online_share=0.5)
+    stopped = make_learner(good=1, online_share=0.5, **changes)
     for _ in range(3):
         stopped.step()
     stopped.next_version()
-    checkpoint = open_checkpoint(write_checkpoint(tmp_path, take_snapshot(stopped, {"replay": "none"})))
+    checkpoint = open_checkpoint(write_checkpoint(folder, take_snapshot(stopped, {"replay": "none"})))
     assert checkpoint.extra == {"replay": "none"}
-    resumed = make_learner(good=1, online_share=0.5, prefetch_batches=prefetch)
+    resumed = make_learner(good=1, online_share=0.5, prefetch_batches=prefetch, **changes)
     restore_checkpoint(checkpoint, resumed)
     assert resumed.counters() == stopped.counters() and resumed.version == 1
     # The streams are fresh and go round lists; put them where the stopped learner's were.
@@ -196,6 +196,12 @@ def test_a_resumed_learner_goes_on_as_if_never_stopped(tmp_path: Path, prefetch:
     for _ in range(3):
         resumed.step()
     resumed.close()
+    return through, resumed
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_resumed_learner_goes_on_as_if_never_stopped(tmp_path: Path, prefetch: int) -> None:
+    through, resumed = through_and_resumed(tmp_path, prefetch)
     for name, array in flat_weights(resumed.agent).items():
         np.testing.assert_allclose(array, flat_weights(through.agent)[name], atol=1e-6, err_msg=name)
 
@@ -238,6 +244,8 @@ def test_activation_checkpointing_changes_no_gradient() -> None:
 def test_a_backend_without_gradients_is_refused() -> None:
     with pytest.raises(ValueError, match=r"agent\.attention=fused"):
         make_learner(agent={"attention": "flexible"}, device="cpu")
+    with pytest.raises(ValueError, match=r"heads of at least 16.* = 8; use agent\.attention=fused"):
+        AgentConfig(width=32, heads=4, attention="flexible").validate()
 
 
 def test_divergence_is_named() -> None:
