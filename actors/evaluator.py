@@ -66,11 +66,6 @@ class Evaluation:
         """95% interval of `mean_return` over episodes."""
         return ci95(self.returns)
 
-    @property
-    def success_rate(self) -> float | None:
-        """Fraction of finished episodes that succeeded; None where the environment never says."""
-        return None if self.successes is None or not len(self.successes) else float(self.successes.mean())
-
 
 def ci95(values: np.ndarray | Sequence[float]) -> tuple[float, float]:
     """95% percentile-bootstrap interval of the mean, 10,000 resamples of the episodes, fixed seed; NaN for none."""

@@ -102,7 +102,6 @@ class RecordReport:
         last_return: of the newest episode; NaN before the first.
         random_return: measured mean return of uniform random actions.
         seconds: since the call began.
-        playing_seconds: since it dealt its first seed.
     """
 
     episodes: int
@@ -112,7 +111,6 @@ class RecordReport:
     last_return: float
     random_return: float
     seconds: float
-    playing_seconds: float
 
 
 class Recording:
@@ -131,7 +129,6 @@ class Recording:
         self.order = order
         self._expert, self._said = expert, said
         self._started = time.monotonic()
-        self._dealt_at: float | None = None
         settings, records = _existing(order, expert.name)
         if settings is None:
             environment = make_environment(order.config, 1)
@@ -174,8 +171,6 @@ class Recording:
 
     def deal(self) -> tuple[int, float]:
         """The next seed and the noise it is played with, which hangs on the seed alone."""
-        if self._dealt_at is None:
-            self._dealt_at = time.monotonic()
         seed, order = self._next, self.order
         self._next += 1
         return seed, noise_of(seed - order.start_seed, order.noise_levels, order.noise_share)
@@ -234,7 +229,7 @@ class Recording:
 
     def report(self) -> RecordReport:
         """So far."""
-        measured, now = self._settings.random_return, time.monotonic()
+        measured = self._settings.random_return
         return RecordReport(
             episodes=len(self._writer.seeds),
             wanted=self.order.episodes,
@@ -242,8 +237,7 @@ class Recording:
             steps=self._steps,
             last_return=self._newest,
             random_return=float("nan") if measured is None else measured,
-            seconds=now - self._started,
-            playing_seconds=0.0 if self._dealt_at is None else now - self._dealt_at,
+            seconds=time.monotonic() - self._started,
         )
 
     def close(self) -> None:

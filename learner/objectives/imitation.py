@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import torch
@@ -36,8 +37,12 @@ def weights_of(batch: Batch, normalisation: str) -> list[torch.Tensor]:
         total = sum(len(t.id) for t in batch.targets)
         return [torch.full((len(t.id),), 1.0 / max(total, 1), device=t.id.device) for t in batch.targets]
     if normalisation == "task":
-        present = sum(len(t.id) > 0 for t in batch.targets)
-        return [torch.full((len(t.id),), 1.0 / max(present * len(t.id), 1), device=t.id.device) for t in batch.targets]
+        of_task: Counter[str] = Counter()  # a task may have targets of several kinds
+        for t in batch.targets:
+            of_task[t.task] += len(t.id)
+        present = sum(count > 0 for count in of_task.values())
+        shares = [1.0 / max(present * of_task[t.task], 1) for t in batch.targets]
+        return [torch.full((len(t.id),), share, device=t.id.device) for t, share in zip(batch.targets, shares)]
     return [row_weights(targets, batch.windows) for targets in batch.targets]
 
 

@@ -60,7 +60,6 @@ def test_nothing_finished_is_nan_not_zero() -> None:
     evaluation = evaluate(ConstantPolicy(2), Countdown(2), [4, 5], deadline=0.0)
     assert evaluation.unfinished == (4, 5) and evaluation.episodes == 0
     assert math.isnan(evaluation.mean_return) and math.isnan(evaluation.ci95_mean_return[0])
-    assert evaluation.success_rate is None
 
 
 def test_weights_that_change_within_a_round_are_refused() -> None:

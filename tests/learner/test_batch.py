@@ -124,6 +124,10 @@ def test_each_window_weighs_the_same_by_row_and_each_target_by_token() -> None:
     assert [float(w.sum()) for w in total["task"]] == pytest.approx([1 / 3] * 3)
     assert len({round(float(x), 9) for w in total["token"] for x in w}) == 1
 
+    rewards = dataclasses.replace(batch.targets[0], kind="reward")  # a task that has targets of two kinds is one task
+    weights = weights_of(dataclasses.replace(batch, targets=[*batch.targets, rewards]), "task")
+    assert [float(w.sum()) for w in weights] == pytest.approx([1 / 6, 1 / 3, 1 / 3, 1 / 6])
+
 
 def test_the_loss_is_the_mean_nats_of_a_plain_computation() -> None:
     agent = small_agent()

@@ -17,7 +17,7 @@ from learner.batch_source import BatchSource, NoData, TaskSources
 from learner.checkpoint import open_checkpoint, restore_checkpoint, take_snapshot, write_checkpoint
 from learner.config import LearnerConfig
 from learner.learner import Diverged, Learner
-from learner.optimiser import learning_rate
+from learner.optimiser import learning_rate, make_optimiser
 from replay.window import Window
 from tests.agent.tasks import CONTROL, GRID, QUESTION, TASKS
 from tests.learner.windows import ListStream, random_window
@@ -307,6 +307,23 @@ def test_an_exploding_gradient_moves_weights_no_further_than_another(
     assert metrics["skipped_steps"] == skipped and metrics["clipped_fraction"] == 1.0
     assert moved == 0.0 if skipped else 0.0 < moved < 2e-3
     assert skipped or metrics["gradient_norm"] > 0.01 * factor
+
+
+def test_weights_decay_where_they_are_matrices() -> None:
+    agent = Agent(AgentConfig(width=32, layers=1, heads=2, positions="xl", attention_window=4), TASKS)
+    names = {id(parameter): name for name, parameter in agent.named_parameters()}
+    decays = {
+        names[id(parameter)]: group["weight_decay"] > 0
+        for group in make_optimiser(agent, LearnerConfig(weight_decay=0.1)).param_groups
+        for parameter in group["params"]
+    }
+    assert decays.keys() == set(names.values())
+    block = "transformer.blocks.0"
+    for name in (f"{block}.query_key_value.weight", f"{block}.relative.project.weight", "observation.state.elements"):
+        assert decays[name], name
+    biases = ("relative.content_bias", "relative.position_bias", "sink.key", "sink.value", "attention_norm.weight")
+    for name in biases:
+        assert not decays[f"{block}.{name}"], name
 
 
 def test_the_learning_rate_warms_up_and_decays_by_steps_or_time() -> None:
