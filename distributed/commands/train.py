@@ -84,7 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
     experiment = next((word.partition("=")[2] for word in arguments.overrides if word.startswith("experiment=")), None)
     config = dataclasses.replace(config, name=name or default_name(experiment, folder))
     made = RunFolder.create(folder / config.name, to_dict(config), sys.argv)
-    return _train(plan, config, made, resume=False)
+    with made.claim():
+        return _train(plan, config, made, resume=False)
 
 
 def _resume(arguments: argparse.Namespace) -> int:
@@ -118,10 +119,11 @@ def _resume(arguments: argparse.Namespace) -> int:
         return 0
     with made.claim():  # before the folder is written to: another coordinator may have it
         made.write_resumed(to_dict(config), sys.argv, changed)
-    return _train(plan, config, made, resume=True)
+        return _train(plan, config, made, resume=True)
 
 
 def _train(plan: RunPlan, config: TrainConfig, made: RunFolder, resume: bool) -> int:
+    """Train in a folder that the caller has claimed."""
     from distributed.console import printer
     from distributed.coordinator import train
     from distributed.errors import Failure
@@ -129,30 +131,29 @@ def _train(plan: RunPlan, config: TrainConfig, made: RunFolder, resume: bool) ->
     from distributed.result import print_result
 
     print(f"run folder: {made.path}   (tensorboard --logdir {made.tensorboard})", flush=True)
-    with made.claim():
-        try:
-            result = train(config, made, resume, plan)
-        except KeyboardInterrupt:
-            made.write_end("interrupted")
-            print(f"clowder train: interrupted; go on with: clowder train --resume {made.path}", file=sys.stderr)
-            return 130
-        except BaseException:
-            made.write_end("failed")
-            raise
-        try:
-            result.write(made.result)
-        except OSError as error:
-            made.write_end("failed")
-            print_result(result, printer())
-            raise Failure(
-                f"the result above could not be written to {made.path}: {error}; make room, then evaluate again: "
-                f"clowder train --resume {made.path}"
-            ) from error
-        try:
-            draw(made.metrics, made.curves, result)
-        except Exception as error:
-            print(f"clowder train: the learning curves were not drawn: {error}", file=sys.stderr)
-        made.write_end("finished")
+    try:
+        result = train(config, made, resume, plan)
+    except KeyboardInterrupt:
+        made.write_end("interrupted")
+        print(f"clowder train: interrupted; go on with: clowder train --resume {made.path}", file=sys.stderr)
+        return 130
+    except BaseException:
+        made.write_end("failed")
+        raise
+    try:
+        result.write(made.result)
+    except OSError as error:
+        made.write_end("failed")
+        print_result(result, printer())
+        raise Failure(
+            f"the result above could not be written to {made.path}: {error}; make room, then evaluate again: "
+            f"clowder train --resume {made.path}"
+        ) from error
+    try:
+        draw(made.metrics, made.curves, result)
+    except Exception as error:
+        print(f"clowder train: the learning curves were not drawn: {error}", file=sys.stderr)
+    made.write_end("finished")
     print_result(result, printer())
     print(f"result: {made.result}   curves: {made.curves}")
     for task, why in result.failed.items():
