@@ -71,20 +71,21 @@ def main() -> None:
     runs: dict[str, Any] = {}
     for seed in options.seeds:
         before = options.runs / f"montezuma-seed{seed}"
-        if before.name not in known:
+        folders = {arm: options.runs / f"montezuma-{arm}-{seed}" for arm in options.arms}
+        if any(folder.name not in known for folder in (before, *folders.values())):
             trained(before, [BEFORE, f"seed={seed}", "evaluation.final_episodes=1"])
+        if before.name not in known:
             found = evaluated(before, f"sticky-{options.episodes}", sticky)
             known[before.name] = {"cpu_seconds": cpu_seconds(before), "returns": returns_of(found).tolist()}
-        for arm in options.arms:
-            folder = options.runs / f"montezuma-{arm}-{seed}"
+        for arm, folder in folders.items():
             if folder.name not in known:
                 words = [EXPERIMENT, f"start_from={before}", f"seed={seed}", *ARMS[arm], *final, *options.overrides]
                 found = Result.read(trained(folder, words) / "result.json")
                 figures = {"cpu_seconds": cpu_seconds(folder), **own_windows(folder)}
                 known[folder.name] = {**figures, "returns": returns_of(found).tolist()}
-        for name, run in (("before", before.name), *((arm, f"montezuma-{arm}-{seed}") for arm in options.arms)):
-            runs[run] = known[run]
-            returns[name].append(np.asarray(known[run]["returns"]))
+        for name, folder in {"before": before, **folders}.items():
+            runs[folder.name] = known[folder.name]
+            returns[name].append(np.asarray(known[folder.name]["returns"]))
     report: dict[str, Any] = {
         "seeds": options.seeds,
         **settings,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distributed.compose import compose
-from studies.improvement import ARMS, TASKS, difference, overrides, ratio
+from studies.improvement import ARMS, TASKS, TOGETHER, difference, overrides, ratio, table
 
 
 def seeds(*means: float, spread: float = 1.0, episodes: int = 50) -> list[np.ndarray]:
@@ -39,6 +39,14 @@ def test_one_set_beside_all_seeds_is_drawn_once_for_all_of_them() -> None:
 def test_ratio_is_of_what_is_above_random_play() -> None:
     share, (low, high) = ratio(seeds(90, 90, spread=0.5), seeds(110, 110, spread=0.5), low=10)
     assert share == pytest.approx(0.8, abs=0.01) and low < share < high
+
+
+def test_together_is_shown_with_a_share_where_there_is_what_it_is_a_share_of() -> None:
+    known = {"task": "a", "random": 0.0, "reference": 1.0, "demonstrations": 0.5, "asked": 0.75, "differences": {}}
+    alone = known | {"arms": {}, TOGETHER: {"returns": [0.25, 0.125]}}
+    both = known | {"arms": {"online": [0.5]}, TOGETHER: {"returns": [0.25], "share": 0.5, "ci95": (0.4, 0.6)}}
+    assert "| together | 0.25, 0.125 |" in table([alone]) and "share of alone" not in table([alone])
+    assert "| a | 0.50 (0.40 to 0.60) |" in table([both])
 
 
 @pytest.mark.parametrize("arm", list(ARMS))
