@@ -68,6 +68,7 @@ def test_killed_processes_come_back_and_ctrl_c_leaves_a_checkpoint_and_no_proces
     words = [
         *SMALL, f"actors.cartpole_v1.demonstrations={cartpole_set}", "learner.steps=1000000",
         "checkpoint.every_seconds=1", "checkpoint.replay=true", "evaluation.every_seconds=2", "evaluation.episodes=1",
+        "cluster.nice=0",  # beside other tests on two slow cores, no evaluator was built in time under this learner
     ]  # fmt: skip
     with clowder("train", *words, "--name", "shot", cwd=tmp_path) as process:
         wait_for((tmp_path / "runs/shot/status.json").exists, process, tmp_path)
