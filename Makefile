@@ -46,7 +46,7 @@ FUZZ_CASES ?= 100000
 fuzz: setup
 	CLOWDER_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest tests/faults/fuzz -s --timeout 7200 --hypothesis-show-statistics
 
-# Real fleets, killed, interrupted and resumed, and whole games: a few minutes.
+# Whole runs that lose processes, machines and Ray itself, a cluster of somebody else's, and whole games: a quarter of an hour.
 test-long: setup
 	$(BIN)/python -m pytest -m long
 

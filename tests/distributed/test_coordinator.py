@@ -160,6 +160,7 @@ def make(**_):
 """
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_an_evaluation_that_fails_leaves_the_results_of_the_others(cartpole_set, tmp_path):
     """An environment that fails on the seeds of the final evaluation: exit code 1, its reason, the other task's row."""
@@ -213,6 +214,7 @@ def cluster(tmp_path, monkeypatch):
                 each.kill()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_run_on_a_cluster_that_is_there_already(cartpole_set, cluster, tmp_path, monkeypatch):
     words = [*SMALL, f"actors.cartpole_v1.demonstrations={cartpole_set}", "cluster.address=auto"]

@@ -25,6 +25,7 @@ sys.exit(main())
 """A day forward after ten seconds, two days back after sixteen."""
 
 
+@pytest.mark.long
 @pytest.mark.timeout(200)
 def test_a_clock_that_jumps_a_day_forward_and_two_back_disturbs_no_run(cartpole_set, tmp_path):
     words = [

@@ -65,6 +65,7 @@ def test_replayers_and_evaluators_that_are_killed_or_stopped_come_back_and_no_de
         assert process.wait(60) == INTERRUPTED, output(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_replay_server_that_dies_too_often_ends_the_run_and_what_was_learned_stays(
     cartpole_set: Path, tmp_path: Path

@@ -22,10 +22,9 @@ def take_away(cluster, machine):
     assert accepted, why
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(
-    "announced", [pytest.param(False, id="lost"), pytest.param(True, id="taken away", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("announced", [pytest.param(False, id="lost"), pytest.param(True, id="taken away")])
 def test_an_actor_of_a_machine_that_is_gone_starts_again_on_another(cartpole_set, tmp_path, announced):
     cluster = Cluster(initialize_head=True, head_node_args=MACHINE)
     try:

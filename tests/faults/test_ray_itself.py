@@ -10,12 +10,13 @@ from distributed.run_folder import RunFolder
 from tests.clowder_process import SMALL, TASK, clowder, descendants, find, lives, output, train, wait_for
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("which", "said"),
     [
         ("raylet/raylet", "Ray has no machine any more"),
-        pytest.param("gcs/gcs_server", "Failed to connect to GCS within 60 seconds", marks=pytest.mark.long),
+        ("gcs/gcs_server", "Failed to connect to GCS within 60 seconds"),
     ],
 )
 def test_a_run_whose_ray_dies_ends_and_can_be_resumed(cartpole_set, tmp_path, which, said):

@@ -37,6 +37,7 @@ class Watched:
         return self.until(lambda: self.run.log.exists() and re.search(pattern, self.run.log.read_text()), seconds)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_what_does_not_answer_is_replaced_and_the_fleet_can_grow_and_shrink(cartpole_set, tmp_path):
     words = [*SMALL, *QUICK, f"actors.cartpole_v1.demonstrations={cartpole_set}", "learner.steps=1000000"]
@@ -101,6 +102,7 @@ def test_a_killed_coordinator_leaves_no_process_and_its_run_can_be_resumed(cartp
     assert watched.run.read_status()["phase"] == "finished"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_an_actor_that_dies_too_often_is_missed_but_not_waited_for(cartpole_set, tmp_path):
     words = [
