@@ -34,7 +34,8 @@ class EvaluationConfig:
     """Episodes on fixed seeds, while training (monitoring seeds) and at the end (reporting seeds).
 
     Attributes:
-        every_seconds: between monitoring rounds; 0: none.
+        every_seconds: between monitoring rounds; 0: none. With ``cluster.mode=serial``, which trains and evaluates in
+            turn, at least as long as the last round took.
         every_steps: learner steps between them instead; 0: by the clock. Only ``cluster.mode=serial`` evaluates in step
             with its learner.
         episodes: of a monitoring round, per task.

@@ -67,7 +67,7 @@ class SerialRun:
         except BaseException:
             self.server.stop(2.0)
             raise
-        self._monitored_at, self._monitored_step = time.monotonic(), 0
+        self._monitored_at, self._monitored_step, self._monitored_for = time.monotonic(), 0, 0.0
         self._rounds = 0
 
     def _build(self) -> None:
@@ -164,14 +164,16 @@ class SerialRun:
         config, step = self.config.evaluation, self.learner.learner.step_count
         if config.every_steps:
             return step % config.every_steps == 0 and step > self._monitored_step
-        return config.every_seconds > 0 and time.monotonic() - self._monitored_at >= config.every_seconds
+        # Training waits meanwhile: it has at least as long as the last round took.
+        between = max(config.every_seconds, self._monitored_for)
+        return config.every_seconds > 0 and time.monotonic() - self._monitored_at >= between
 
     def _unless_stopped(self) -> None:
         if self.stop.requested:
             raise EvaluationStopped
 
     def _monitor(self) -> None:
-        self._monitored_step = self.learner.learner.step_count
+        began, self._monitored_step = time.monotonic(), self.learner.learner.step_count
         published = self.store.newer_than(-1)
         assert published is not None  # the learner publishes before its first step
         try:
@@ -188,6 +190,7 @@ class SerialRun:
             self._collect()
             self._point()
         self._monitored_at = time.monotonic()
+        self._monitored_for = self._monitored_at - began
 
     def _evaluate(self) -> list[Round]:
         agent, version = self._agent(), self.learner.learner.version

@@ -1,7 +1,9 @@
 """The whole loop in one process: replay, actor, learner, evaluation."""
 
+import itertools
 import json
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -12,10 +14,14 @@ from agent.weights import read_weights
 from distributed.cli import main
 from distributed.compose import compose
 from distributed.config import to_dict
+from distributed.console import Console
 from distributed.coordinator import train
 from distributed.metrics import read_rows
+from distributed.plan import make_plan
 from distributed.run_folder import RunFolder
 from distributed.run_replay import replay_scalars
+from distributed.serial import SerialRun
+from distributed.stop_request import StopRequest
 from learner.batch_source import NoData
 from learner.checkpoint import latest_checkpoint
 from replay.table_info import TableInfo
@@ -42,6 +48,30 @@ def test_the_samples_per_insert_that_were_asked_are_shown_beside_those_that_were
     assert asked == {"replay/samples_per_insert_asked/online/a/b": 4.0}
     assert values["replay/reuse/online/a/b"] == values["replay/reuse/demonstrations/a/b"] == 2.5
     assert not any("asked" in name for name in replay_scalars(tables, None))
+
+
+def test_evaluating_by_the_clock_takes_no_more_than_half_of_a_run(cartpole_set, tmp_path):
+    """Rounds are asked for every 0.01 s and take much longer."""
+    config = config_of(cartpole_set, tmp_path, steps=2000)
+    config.evaluation.every_steps, config.evaluation.every_seconds = 0, 0.01
+    run = RunFolder.create(tmp_path / "serial", to_dict(config), ["test"])
+    with Console(config) as console, StopRequest() as stop:
+        serial = SerialRun(make_plan(config), run, console, stop)
+        spent, monitor = [], serial._monitor
+
+        def timed():
+            began = time.monotonic()
+            monitor()
+            spent.append((began, time.monotonic()))
+
+        serial._monitor = timed
+        try:
+            while len(spent) < 5:
+                serial.turn()
+        finally:
+            serial.close()
+    for (began, ended), (next_began, _) in itertools.pairwise(spent):
+        assert next_began - ended >= 0.9 * (ended - began) > 0.009
 
 
 def test_a_run_in_one_process_its_play_as_an_expert_and_its_resume(cartpole_set, tmp_path, capsys):
