@@ -137,7 +137,7 @@ def test_what_a_state_is_said_to_be_worth_is_what_its_episodes_earn(task: TaskSp
             else:
                 windows.append(reaches([place], [(action - 0.5, action - 0.5)], [reward]))
     learner = make_learner(windows, task, expectile=0.5)
-    for _ in range(200):
+    for _ in range(400):  # after 200 one of five other seeds was 24% off
         learner.step()
     values, batch = learner.acting.action_values, learner.batches.make().batch
     assert values is not None
