@@ -1,11 +1,8 @@
 """Each check says what is wrong and what to do, on real processes."""
 
-import concurrent.futures
-import contextlib
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import psutil
@@ -13,6 +10,8 @@ import pytest
 
 from distributed import doctor
 from distributed.versions import check_packages, git_commit, package_versions
+from replay import table_info
+from replay.table_info import poll
 
 
 def test_this_process_loaded_our_own_packages():
@@ -44,16 +43,19 @@ def test_checks_pass_here(check):
     assert [finding.state for finding in check()] == ["ok"]
 
 
-def test_the_replay_server_answers_on_loopback_alone():
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        check, listened = pool.submit(lambda: list(doctor.replay_server())), set()
-        while not check.done():
-            for process in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.Error):  # it has ended since
-                    listened |= {each.laddr.ip for each in process.net_connections("inet") if each.status == "LISTEN"}
-            time.sleep(0.02)
-        (finding,) = check.result(0)
+def test_the_replay_server_answers_on_loopback_alone(monkeypatch, capsys):
+    (finding,) = doctor.replay_server()
     assert finding.state == "ok" and "127.0.0.1:" in finding.found, finding
+    listened = set()
+
+    def looked_at(address):
+        for process in psutil.Process().children(recursive=True):
+            listened.update(each.laddr.ip for each in process.net_connections("inet") if each.status == "LISTEN")
+        return poll(address)
+
+    monkeypatch.setattr(table_info, "poll", looked_at)
+    doctor.use_a_replay_server()  # as in its own process
+    assert "took an episode" in capsys.readouterr().out
     assert {address.removeprefix("::ffff:") for address in listened} == {"127.0.0.1"}
 
 
