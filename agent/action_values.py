@@ -15,8 +15,6 @@ from agent.task import TaskSpec
 
 MOST_ACTIONS = 64
 """Actions of a task up to which all of them are weighed at once."""
-MOST_ELEMENTS = 64
-"""Elements of an action of several tokens."""
 
 
 def weighed_at_once(task: TaskSpec) -> bool:
@@ -30,28 +28,31 @@ class ActionEncoder(nn.Module):
 
     FEATURES = 8
 
-    def __init__(self, width: int, symbols: int) -> None:
+    def __init__(self, width: int, task: TaskSpec) -> None:
         super().__init__()
-        self.symbols = nn.Embedding(symbols, self.FEATURES)
-        self.elements = nn.Parameter(torch.randn(MOST_ELEMENTS * self.FEATURES, 2 * width) * 0.2)
+        discrete = task.action.kind == "discrete"
+        self.symbols = nn.Embedding(task.action.num_values, self.FEATURES) if discrete else None
+        self.elements = nn.Parameter(torch.randn(task.action_tokens * self.FEATURES, 2 * width) * 0.2)
 
-    def forward(self, action: torch.Tensor, task: TaskSpec, values: int) -> torch.Tensor:
+    def forward(self, action: torch.Tensor, values: int) -> torch.Tensor:
         """Actions int64 [..., elements], each element one of ``values``, to [..., 2 d]."""
-        if task.action.kind == "discrete":
+        if self.symbols is not None:
             x = self.symbols(action)
         else:
             place = action / max(1, values - 1)  # in [0, 1]
             x = torch.cos(torch.pi * place[..., None] * torch.arange(1, self.FEATURES + 1, device=action.device))
-        x = x.flatten(-2) / action.shape[-1] ** 0.5
-        return x @ self.elements[: x.shape[-1]]
+        return x.flatten(-2) / action.shape[-1] ** 0.5 @ self.elements
 
 
 class ActionValues(nn.Module):
-    """Categorical action values (Bellemare et al. 2017), one head for all tasks.
+    """Categorical action values (Bellemare et al. 2017) of one task.
 
     A task says what its values lie between (`TaskSpec.value_range`); in these units the bins are the same for all, from
     10% below the lowest to 10% above the highest. At first every value is low, about a tenth of the range above the
     lowest: what nobody has tried yet is not to look better than what was.
+
+    Every task has a head of its own, which only training reads: the policy is one for all tasks, a critic need not be.
+    With one head for all, what a task's third action was worth was learned from another's third action too.
     """
 
     MARGIN = 0.1
@@ -62,31 +63,35 @@ class ActionValues(nn.Module):
     FIRST_SPREAD = 0.1
     """The first distribution of a value falls by e over this share of the range."""
 
-    def __init__(self, width: int, bins: int, symbols: int) -> None:
+    def __init__(self, width: int, bins: int, task: TaskSpec) -> None:
         super().__init__()
         self.state = nn.Linear(width, width)
-        self.actions = nn.Embedding(MOST_ACTIONS, 2 * width)
-        nn.init.normal_(self.actions.weight, std=0.5)
         self.out = nn.Linear(width, bins)
         self.register_buffer("centres", torch.linspace(-self.MARGIN, 1 + self.MARGIN, bins), persistent=False)
         self.centres: torch.Tensor
         with torch.no_grad():
             self.out.weight.mul_(0.1)
             self.out.bias.copy_(-self.centres.abs() / self.FIRST_SPREAD)
-        self.encoder = ActionEncoder(width, symbols)
-        self.nothing = nn.Parameter(torch.randn(2 * width) * 0.5)  # scale and shift of a state's own value
+        self.actions: nn.Parameter | None = None
+        if weighed_at_once(task):
+            self.actions = nn.Parameter(torch.randn(task.action.num_values, 2 * width) * 0.5)
+        else:
+            self.encoder = ActionEncoder(width, task)
+            self.nothing = nn.Parameter(torch.randn(2 * width) * 0.5)  # scale and shift of a state's own value
 
-    def forward(self, hidden: torch.Tensor, actions: int) -> torch.Tensor:
-        """Scores of the bins [..., A, bins] at states ``hidden`` [..., d] for the first A actions.
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Scores of the bins [..., A, bins] at states ``hidden`` [..., d] of all A actions, where they are so few.
 
         Actions scale and shift what is known of the state; they have embeddings of their own, so that their values
         differ before the policy, which has those of the vocabulary, tells them apart.
         """
-        return self._scores(hidden[..., None, :], self.actions.weight[:actions])
+        assert self.actions is not None
+        return self._scores(hidden[..., None, :], self.actions)
 
-    def of_taken(self, hidden: torch.Tensor, action: torch.Tensor, task: TaskSpec, values: int) -> torch.Tensor:
-        """Scores [..., bins] of actions int64 [..., elements], each element one of ``values``, at states [..., d]."""
-        return self._scores(hidden, self.encoder(action, task, values))
+    def of_taken(self, hidden: torch.Tensor, action: torch.Tensor, values: int) -> torch.Tensor:
+        """Scores [..., bins] of actions int64 [..., elements], each element one of ``values``, at states [..., d];
+        this and `of_state` are of tasks whose actions are many."""
+        return self._scores(hidden, self.encoder(action, values))
 
     def of_state(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores [..., bins] of states [..., d] themselves."""
@@ -116,11 +121,6 @@ def check_action_values(task: TaskSpec) -> None:
     """Raise ValueError where the values of a task's actions cannot be learned; texts have none and are imitated."""
     if task.says_text:
         return
-    if task.action_tokens > MOST_ELEMENTS:
-        raise ValueError(
-            f"{task.name}: its action has {task.action_tokens} elements, and action values are learned of at most "
-            f"{MOST_ELEMENTS}; use learner.objective=imitation"
-        )
     if task.context_steps < 2 and task.max_episode_steps != 1:
         raise ValueError(
             f"{task.name} has a context of one step, and the value of an action is learned from the step after it: set "

@@ -30,6 +30,11 @@ def smooth_rows(bins: int, width: int) -> torch.Tensor:
     return torch.cos(bin_centres(bins)[:, None] * frequency + phase) * (2.0 / width) ** 0.5
 
 
+def parameter_name(name: str) -> str:
+    """A task's name as part of that of a parameter, which a dot would divide."""
+    return name.replace("%", "%25").replace(".", "%2E")
+
+
 class Agent(nn.Module):
     """One model for many tasks.
 
@@ -62,7 +67,13 @@ class Agent(nn.Module):
         self.transformer = Transformer(config)
         self.action_values = None
         if config.value_bins:
-            self.action_values = ActionValues(config.width, config.value_bins, config.discrete_ids)
+            self.action_values = nn.ModuleDict(
+                {
+                    parameter_name(task.name): ActionValues(config.width, config.value_bins, task)
+                    for task in tasks
+                    if not task.says_text
+                }
+            )
         for task in tasks:
             self.observation.check(task)
             legal = self.legal(task)
@@ -83,6 +94,13 @@ class Agent(nn.Module):
         """Number of parameters; without ``embeddings`` those of the transformer's blocks only."""
         module: nn.Module = self if embeddings else self.transformer
         return sum(parameter.numel() for parameter in module.parameters())
+
+    def values_of(self, task: TaskSpec) -> ActionValues:
+        """The critic's head of a task, of an agent with ``value_bins``; its actions are no texts."""
+        assert self.action_values is not None
+        head = self.action_values[parameter_name(task.name)]
+        assert isinstance(head, ActionValues)
+        return head
 
     def legal(self, task: TaskSpec) -> IdRange:
         """Ids that an action of a task may take; ValueError where the vocabulary cannot express it."""

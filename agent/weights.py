@@ -17,9 +17,10 @@ from agent.config import AgentConfig
 from agent.task import TaskSpec
 from agent.tokenizer import TextTokenizer
 
-FORMAT_VERSION = 2
-READABLE_FORMATS = (1, 2)
-"""Format 1 had no text model of its own: the shipped one is meant."""
+FORMAT_VERSION = 3
+READABLE_FORMATS = (1, 2, 3)
+"""Format 1 had no text model of its own: the shipped one is meant. Before format 3 a critic had one head for all
+tasks."""
 WEIGHTS_FILE, AGENT_FILE, TEXT_FILE = "agent.safetensors", "agent.json", "text.model"
 
 
@@ -44,7 +45,11 @@ def load_weights(agent: nn.Module, weights: dict[str, np.ndarray]) -> None:
             tensor.copy_(torch.from_numpy(np.require(weights[name], requirements="W")))
 
 
-OPTIONAL = ("action_values.", "return_position")
+CRITIC = "action_values."
+"""Beginning of the names of a critic's weights; the name of a head's task follows."""
+SHARED_HEAD = "action_values.out.weight"
+"""A critic had it before format 3."""
+OPTIONAL = (CRITIC, "return_position")
 """Beginnings of the names of weights that an agent may have or not: of its critic and of return tokens."""
 MAY_DIFFER = ("value_bins", "returns", "stochastic_depth", "attention", "text_model")
 """Settings of `AgentConfig` without which weights mean the same; text models are compared by what they are."""
@@ -58,7 +63,7 @@ def fitting_weights(agent: Agent, folder: Path) -> dict[str, np.ndarray]:
     Raises:
         ValueError: they are of another model, or text means other tokens there; or as `read_weights`.
     """
-    _, config, _ = _read_description(folder)
+    version, config, _ = _read_description(folder)
     for field in dataclasses.fields(AgentConfig):
         there, here = getattr(config, field.name), getattr(agent.config, field.name)
         if field.name not in MAY_DIFFER and there != here:
@@ -66,7 +71,7 @@ def fitting_weights(agent: Agent, folder: Path) -> dict[str, np.ndarray]:
                 f"{folder} has weights of another model: agent.{field.name} is {there} there and {here} here; give "
                 "this run the same agent.* and model"
             )
-    weights, own = read_weights(folder), agent.state_dict()
+    weights, own = _weights_of_now(agent, folder, version), agent.state_dict()
     text = folder / TEXT_FILE
     if agent.text.model != (text.read_bytes() if text.is_file() else TextTokenizer.default().model):
         raise ValueError(f"{folder} has another text model; set agent.text_model to its {TEXT_FILE}")
@@ -110,6 +115,21 @@ def read_weights(folder: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{folder / WEIGHTS_FILE} is damaged or truncated ({error}); use another checkpoint") from None
 
 
+def _weights_of_now(agent: Agent, folder: Path, version: int) -> dict[str, np.ndarray]:
+    """Weights of a folder of any format, named as ``agent`` names its own."""
+    weights = read_weights(folder)
+    if version >= 3 or SHARED_HEAD not in weights:
+        return weights
+    # The one head had embeddings for more actions and elements than any task has: a task's are the first of them.
+    shared = {name: weights.pop(name) for name in list(weights) if name.startswith(CRITIC)}
+    for name, own in agent.state_dict().items():
+        if name.startswith(CRITIC):
+            part = name.removeprefix(CRITIC).partition(".")[2]
+            former = shared[CRITIC + ("actions.weight" if part == "actions" else part)]
+            weights[name] = former[: len(own)].copy()
+    return weights
+
+
 def _read_description(folder: Path) -> tuple[int, AgentConfig, list[TaskSpec]]:
     """Format version, settings and tasks of a folder written by `save_agent`; ValueError where they cannot be used."""
     try:
@@ -147,5 +167,5 @@ def load_agent(folder: Path) -> Agent:
         agent = Agent(config, tasks, text)
     except (ArithmeticError, AttributeError, TypeError, RuntimeError) as error:  # such as a width that is a text
         raise ValueError(f"{folder / AGENT_FILE} describes no agent ({error}); use another checkpoint") from error
-    load_weights(agent, read_weights(folder))
+    load_weights(agent, _weights_of_now(agent, folder, version))
     return agent

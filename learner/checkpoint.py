@@ -24,7 +24,16 @@ import torch
 from safetensors import SafetensorError
 
 from agent.agent import Agent
-from agent.weights import AGENT_FILE, TEXT_FILE, WEIGHTS_FILE, flat_weights, load_weights, read_weights, save_agent
+from agent.weights import (
+    AGENT_FILE,
+    SHARED_HEAD,
+    TEXT_FILE,
+    WEIGHTS_FILE,
+    flat_weights,
+    load_weights,
+    read_weights,
+    save_agent,
+)
 from learner.learner import Learner
 from replay.sealed_json import read_sealed, seal
 
@@ -223,6 +232,11 @@ def restore_checkpoint(checkpoint: Checkpoint, learner: Learner) -> None:
     folder = checkpoint.folder
     with _reading(folder / WEIGHTS_FILE):
         weights = read_weights(folder)
+    if SHARED_HEAD in weights:
+        raise ValueError(
+            f"{folder} is of an earlier Clowder, whose critic had one head for all tasks: its "
+            f"optimiser cannot be gone on from; begin a new run with start_from={folder}"
+        )
     load_weights(learner.agent, weights)
     tensors = _read_tensors(folder / OPTIMISER)
     parameters = dict(learner.agent.named_parameters())

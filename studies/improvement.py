@@ -58,6 +58,7 @@ class WeakTask:
         form: of the set.
         evaluated: reporting episodes.
         settings: of the actor in these runs.
+        together: further ones where one model learns all tasks.
         measured: episodes that the demonstrator is known by; 0: the demonstrations are enough.
     """
 
@@ -67,6 +68,7 @@ class WeakTask:
     form: str
     evaluated: int
     settings: tuple[str, ...] = ()
+    together: tuple[str, ...] = ()
     measured: int = 0
 
 
@@ -80,7 +82,16 @@ TASKS = {
         500,
         ("value_temperature=0.5", "imitation_weighting=1", "return_horizon=32"),
     ),
-    "boxing": WeakTask("boxing", "weak:0.5:atari-rule", 6, "actions", 40, ("imitation_share=0.8",), measured=100),
+    "boxing": WeakTask(
+        "boxing",
+        "weak:0.5:atari-rule",
+        6,
+        "actions",
+        40,
+        ("imitation_share=0.8",),
+        together=("critic_gradient=0.5",),
+        measured=100,
+    ),
 }
 TOGETHER = "together"
 ONLINE_SHARE, TEMPERATURE = 0.5, 0.5
@@ -113,7 +124,8 @@ def overrides(names: Sequence[str], arm: str, sets: Path) -> list[str]:
             f"{key}.demonstrations={(sets / f'weak-{name}').resolve()}",
             f"{key}.action_temperature={TEMPERATURE}",
         ]
-        words += [f"{key}.evaluation_episodes={task.evaluated}", *(f"{key}.{setting}" for setting in task.settings)]
+        settings = task.settings + (task.together if len(names) > 1 else ())
+        words += [f"{key}.evaluation_episodes={task.evaluated}", *(f"{key}.{setting}" for setting in settings)]
         words.append(f"{key}.online_share={ONLINE_SHARE if arm == 'online' else 0.0}")
         if arm != "online":
             words.append(f"{key}.num_actors=0")

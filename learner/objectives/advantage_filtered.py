@@ -53,7 +53,7 @@ from collections.abc import Mapping
 import torch
 from torch.nn import functional
 
-from agent.action_values import ActionValues, check_action_values, weighed_at_once
+from agent.action_values import check_action_values, weighed_at_once
 from agent.agent import Agent
 from agent.task import TaskSpec
 from learner.batch import Batch, Steps, Targets, packed_hidden
@@ -183,7 +183,7 @@ class AdvantageFiltered:
             scale = self._scale(name, square[learned])
         log_policy = agent.logits(hidden[places], steps.legal).float().log_softmax(-1)  # [n, C, elements, A]
         nats = self._imitated(log_policy, steps) * steps.labelled
-        values, seen = _values(agent), hidden[places[..., 0]]
+        values, seen = agent.values_of(steps.task), hidden[places[..., 0]]
         seen = seen.detach().lerp(seen, self._setting(steps.task, "critic_gradient"))
         if judged.prior is not None:
             bounded = (advantage / scale).clamp(-config.advantage_clip, config.advantage_clip)
@@ -193,13 +193,13 @@ class AdvantageFiltered:
             weight = self._setting(steps.task, "imitation_weighting") * (gain / scale).clamp(-WEIGHT_CLIP, WEIGHT_CLIP)
             weight = torch.where((steps.label == steps.action).all(-1), weight.exp(), 1.0)
             policy = torch.where(learned, share * weight * nats + (1.0 - share) * towards, nats)
-            of_action = values(seen, count).float()
+            of_action = values(seen).float()
             chosen = action[..., None].expand(-1, -1, 1, of_action.shape[-1])
             critic = -(values.soft(target) * of_action.gather(2, chosen)[:, :, 0].log_softmax(-1)).sum(-1)
         else:
             weight = (gain / scale).clamp(-WEIGHT_CLIP, WEIGHT_CLIP).exp()
             policy = torch.where(learned & (steps.label == steps.action).all(-1), weight * nats, nats)
-            scores = values.of_taken(seen, action, steps.task, count).float().log_softmax(-1)
+            scores = values.of_taken(seen, action, count).float().log_softmax(-1)
             critic = -(values.soft(target) * scores).sum(-1)
             above = torch.where(judged.chosen >= judged.value, config.expectile, 1.0 - config.expectile)
             of_state = values.of_state(seen).float().log_softmax(-1)
@@ -233,17 +233,17 @@ class AdvantageFiltered:
         return float(getattr(self.config, key) if own is None else own)
 
     def _judge(self, before: torch.Tensor, places: torch.Tensor, action: torch.Tensor, steps: Steps) -> Judged:
-        former, at = _values(self.target), before[places[..., 0]]
+        former, at = self.target.values_of(steps.task), before[places[..., 0]]
         prior = self.target.logits(before[places], steps.legal).float().log_softmax(-1)  # [n, C, elements, A]
         temperature = max(self._setting(steps.task, "value_temperature"), LEAST_TEMPERATURE)
         followed = (prior / temperature).log_softmax(-1)
         log_likelihood = followed.gather(3, action[..., None])[..., 0].sum(-1)
         if not weighed_at_once(steps.task):
-            chosen = former.expected(former.of_taken(at, action, steps.task, steps.legal.count))
+            chosen = former.expected(former.of_taken(at, action, steps.legal.count))
             value = former.expected(former.of_state(at))
             return Judged(value, value, chosen, log_likelihood)
         prior, followed = prior[:, :, 0], followed[:, :, 0]
-        worth = former.expected(former(at, steps.legal.count))
+        worth = former.expected(former(at))
         value, mean = (followed.exp() * worth).sum(-1), (prior.exp() * worth).sum(-1)
         return Judged(value, mean, worth.gather(2, action)[..., 0], log_likelihood, prior, worth)
 
@@ -320,11 +320,6 @@ class AdvantageFiltered:
             raise ValueError(f"weights of another model: {error}") from None
         self.mean_square = parts["mean_square"]
         self.multiplier |= parts["multiplier"]
-
-
-def _values(agent: Agent) -> ActionValues:
-    assert agent.action_values is not None
-    return agent.action_values
 
 
 def retrace_targets(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from agent.config import DecodingConfig
 from agent.policy import Policy
@@ -29,3 +30,12 @@ def test_an_old_checkpoint_acts_as_it_did(folder: Path) -> None:
             observation |= {"mission": list(MISSIONS[:2])} if "mission" in task.observation else {}
             chosen = policy.act(observation, np.full(2, step == 0))
             np.testing.assert_allclose(chosen.action, actions, atol=1e-5)
+
+
+def test_actions_are_worth_to_an_old_critic_what_they_were() -> None:
+    """Format 2 had one head for all tasks."""
+    folder = Path(__file__).parent / "data" / "checkpoint-format-2"
+    agent, hidden = load_agent(folder), torch.linspace(-1, 1, 8)
+    for name, expected in json.loads((folder / "values.json").read_text()).items():
+        values = agent.values_of(agent.tasks[name])
+        np.testing.assert_allclose(values.expected(values(hidden)).detach(), expected, atol=1e-6)

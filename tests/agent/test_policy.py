@@ -181,11 +181,11 @@ def test_action_values_read_off_the_cache_are_those_of_one_forward(mode: str, mo
     agent, other = small_agent(value_bins=11), flat_weights(small_agent(seed=9, value_bins=11))
     policy = Policy(agent, GRID, 1, DecodingConfig(context=mode), seed=1)
     rng, read, observed, acted = np.random.default_rng(0), [], [], []
-    count, newest = agent.legal(GRID).count, 0
+    newest = 0
 
     def worth(hidden: torch.Tensor) -> torch.Tensor:
-        assert agent.action_values is not None
-        return agent.action_values.expected(agent.action_values(hidden, count))
+        values = agent.values_of(GRID)
+        return values.expected(values(hidden))
 
     plain = policy._acting.logits
 

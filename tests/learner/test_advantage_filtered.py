@@ -22,9 +22,8 @@ from tests.learner.places import ARM, TASK, episode, make_learner, probabilities
 def test_at_first_no_action_is_preferred_and_all_values_are_low() -> None:
     learner = make_learner([episode([0], [0], [0.0])])
     assert probabilities(learner, [0], []) == pytest.approx([0.5, 0.5])
-    values = learner.agent.action_values
-    assert values is not None
-    worth = values.expected(values(torch.randn(5, 32), 2))
+    values = learner.agent.values_of(TASK)
+    worth = values.expected(values(torch.randn(5, 32)))
     assert (worth > 0).all() and (worth < 0.2).all()
 
 
@@ -149,12 +148,11 @@ def test_an_action_of_two_numbers_is_judged_as_a_whole_and_luck_is_not_followed(
     learner = make_learner(windows, ARM, past_action_dropout=hidden)
     for _ in range(300):
         learner.step()
-    values = learner.acting.action_values
-    assert values is not None
+    values = learner.acting.values_of(ARM)
     batch = learner.batches.make().batch
     steps = batch.steps[0]
     at = packed_hidden(learner.acting, batch)[steps.position[:, 0, 0]]
-    worth = values.expected(values.of_taken(at, steps.action[:, 0], ARM, steps.legal.count)).detach()
+    worth = values.expected(values.of_taken(at, steps.action[:, 0], steps.legal.count)).detach()
     sure, mixed = (steps.action[:, 0] > 600).all(1), steps.action[:, 0, 0] != steps.action[:, 0, 1]
     assert worth[sure].mean() == pytest.approx(0.6, abs=0.1) and worth[mixed].mean() < 0.15
     # Numbers that are predicted beside each other, not after each other, are mixed by the policy as well.

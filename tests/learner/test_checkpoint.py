@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
-from agent.weights import WEIGHTS_FILE, flat_weights, read_weights
+from agent.weights import SHARED_HEAD, WEIGHTS_FILE, flat_weights, read_weights
 from learner import checkpoint as checkpoint_module
 from learner.checkpoint import (
     MANIFEST,
@@ -96,6 +97,14 @@ def test_parts_of_different_checkpoints_are_refused(change: Any, said: str, tmp_
         open_checkpoint(second)
     found = latest_checkpoint(tmp_path)
     assert found is not None and found.folder == first
+
+
+def test_what_an_old_critic_was_learning_cannot_be_gone_on_from(tmp_path: Path, learner: Learner) -> None:
+    checkpoint = open_checkpoint(save(tmp_path, learner))
+    weights = read_weights(checkpoint.folder) | {SHARED_HEAD: np.zeros((64, 64), np.float32)}
+    safetensors.numpy.save_file(weights, checkpoint.folder / WEIGHTS_FILE)
+    with pytest.raises(ValueError, match=f"new run with start_from={checkpoint.folder}"):
+        restore_checkpoint(checkpoint, make_learner(tasks=(CONTROL,)))
 
 
 def test_a_disk_that_fails_later_is_a_value_error_too(tmp_path: Path, learner: Learner) -> None:

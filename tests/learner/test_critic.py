@@ -67,10 +67,9 @@ def test_what_the_policy_would_not_do_is_not_followed() -> None:
     for _ in range(150):
         learner.step()
     assert probabilities(learner, [0, 1], [0])[1] > 0.95
-    values, batch = learner.agent.action_values, learner.batches.make().batch
-    assert values is not None
+    values, batch = learner.agent.values_of(TASK), learner.batches.make().batch
     first = packed_hidden(learner.agent, batch)[batch.steps[0].position[:, 0, 0]]
-    assert values.expected(values(first, 2))[:, 0].mean() > 0.8, "0.5 is the mean of what followed"
+    assert values.expected(values(first))[:, 0].mean() > 0.8, "0.5 is the mean of what followed"
 
 
 @pytest.mark.parametrize("temperature, worth", [(1.0, 0.75), (0.0, 1.0)])
@@ -117,10 +116,9 @@ def test_a_time_limit_is_no_end() -> None:
     learner = make_learner(windows, task)
     for _ in range(200):
         learner.step()
-    values, batch = learner.agent.action_values, learner.batches.make().batch
-    assert values is not None
+    values, batch = learner.agent.values_of(TASK), learner.batches.make().batch
     steps = batch.steps[0]
-    worth = values.expected(values(packed_hidden(learner.agent, batch)[steps.position[..., 0]], 2)).detach()
+    worth = values.expected(values(packed_hidden(learner.agent, batch)[steps.position[..., 0]])).detach()
     worth = 5.0 * worth.gather(2, steps.action)[:, :, 0]
     assert worth[steps.position[..., 0] >= 0].numpy() == pytest.approx(4.0, abs=0.4)
 
@@ -139,10 +137,9 @@ def test_what_a_state_is_said_to_be_worth_is_what_its_episodes_earn(task: TaskSp
     learner = make_learner(windows, task, expectile=0.5)
     for _ in range(400):  # after 200 one of five other seeds was 24% off
         learner.step()
-    values, batch = learner.acting.action_values, learner.batches.make().batch
-    assert values is not None
+    values, batch = learner.acting.values_of(task), learner.batches.make().batch
     at = packed_hidden(learner.acting, batch)[batch.steps[0].position[:, 0, 0]]
-    worth = values.expected(values(at, 2) if task is TASK else values.of_state(at)[:, None]).mean(1).detach().numpy()
+    worth = values.expected(values(at) if task is TASK else values.of_state(at)[:, None]).mean(1).detach().numpy()
     place = batch.groups[0].arrays["place"][:, 0].numpy()
     paid = [[w.reward[0] for w in windows if w.observation["place"][0] == number] for number in (1, 2, 3)]
     earned = np.array([0.0, *map(np.mean, paid)])
@@ -165,10 +162,9 @@ def test_a_critic_that_could_read_what_will_come_would_find_no_action_better() -
             learner.objective.loss(learner.agent, batch)[0].backward()
             learner.optimiser.step()
             learner.objective.updated(learner.agent)
-        values = learner.acting.action_values
-        assert values is not None
+        values = learner.acting.values_of(TASK)
         at = packed_hidden(learner.acting, batch)[batch.steps[0].position[:, 0, 0]]
-        worth = values.expected(values(at, 2)).detach()
+        worth = values.expected(values(at)).detach()
         advantage[told] = float((worth[:, 1] - worth[:, 0]).mean())
     assert advantage[False] == pytest.approx(0.6, abs=0.2), advantage
     assert abs(advantage[True]) < 0.3 * advantage[False], advantage
