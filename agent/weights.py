@@ -47,6 +47,8 @@ def load_weights(agent: nn.Module, weights: dict[str, np.ndarray]) -> None:
 
 CRITIC = "action_values."
 """Beginning of the names of a critic's weights; the name of a head's task follows."""
+OF_ACTIONS = (".actions", ".encoder.elements", ".encoder.symbols.weight")
+"""Ends of the names of those of a head whose shapes are of its task's actions."""
 SHARED_HEAD = "action_values.out.weight"
 """A critic had it before format 3."""
 OPTIONAL = (CRITIC, "return_position")
@@ -59,6 +61,7 @@ def fitting_weights(agent: Agent, folder: Path) -> dict[str, np.ndarray]:
     """Weights of a folder that ``agent`` may begin with, whatever tasks they were trained on.
 
     All must be those of a model with its settings (but `MAY_DIFFER`), except `OPTIONAL` ones, which either may lack.
+    A critic's head is left out where its task has another number of actions now.
 
     Raises:
         ValueError: they are of another model, or text means other tokens there; or as `read_weights`.
@@ -75,6 +78,10 @@ def fitting_weights(agent: Agent, folder: Path) -> dict[str, np.ndarray]:
     text = folder / TEXT_FILE
     if agent.text.model != (text.read_bytes() if text.is_file() else TextTokenizer.default().model):
         raise ValueError(f"{folder} has another text model; set agent.text_model to its {TEXT_FILE}")
+    for name in [name for name in own if name.startswith(CRITIC) and name.endswith(OF_ACTIONS) and name in weights]:
+        if own[name].shape != weights[name].shape:  # the task has other actions now: its head begins afresh
+            head = ".".join(name.split(".")[:2]) + "."
+            weights = {other: value for other, value in weights.items() if not other.startswith(head)}
     for name in sorted(own.keys() | weights.keys()):
         if name in own and name in weights:
             if tuple(own[name].shape) != weights[name].shape:
@@ -125,8 +132,9 @@ def _weights_of_now(agent: Agent, folder: Path, version: int) -> dict[str, np.nd
     for name, own in agent.state_dict().items():
         if name.startswith(CRITIC):
             part = name.removeprefix(CRITIC).partition(".")[2]
-            former = shared[CRITIC + ("actions.weight" if part == "actions" else part)]
-            weights[name] = former[: len(own)].copy()
+            former = shared.get(CRITIC + ("actions.weight" if part == "actions" else part))
+            if former is not None and former.ndim:  # else they are refused as those of another model
+                weights[name] = former[: len(own)].copy()
     return weights
 
 

@@ -24,7 +24,7 @@ from agent.weights import (
     read_weights,
     save_agent,
 )
-from tests.agent.tasks import CONTROL, TASKS
+from tests.agent.tasks import CONTROL, GRID, PIXELS, TASKS
 
 CONFIG = AgentConfig(width=32, layers=1, heads=2)
 
@@ -51,6 +51,12 @@ def test_an_agent_begins_with_what_was_trained_on_other_tasks_and_a_critic_of_it
         assert fitting_weights(Agent(dataclasses.replace(CONFIG, **changes), [told]), folder).keys() == trained.keys()
     save_agent(folder, Agent(dataclasses.replace(CONFIG, value_bins=11), TASKS))
     assert fitting_weights(Agent(CONFIG, [CONTROL]), folder).keys() == trained.keys()
+    critic = dataclasses.replace(CONFIG, value_bins=11)
+    (folder / "critic").mkdir()
+    save_agent(folder / "critic", Agent(critic, TASKS))
+    fewer = dataclasses.replace(GRID, action=dataclasses.replace(GRID.action, num_values=5))
+    begun = fitting_weights(Agent(critic, [fewer, PIXELS]), folder / "critic")
+    assert {name.split(".")[1] for name in begun if name.startswith("action_values.")} == {"test/pixels"}
     wrong = (
         ({"width": 64}, "agent.width is 32 there and 64 here"),
         ({"heads": 1}, "agent.heads is 2 there and 1 here"),  # which no shape tells
