@@ -46,7 +46,7 @@ FUZZ_CASES ?= 100000
 fuzz: setup
 	CLOWDER_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest tests/faults/fuzz -s --timeout 7200 --hypothesis-show-statistics
 
-# Whole runs that lose processes, machines and Ray itself, a cluster of somebody else's, and whole games: a quarter of an hour.
+# Whole runs that lose processes, machines and Ray itself, a cluster of somebody else's, and whole games.
 test-long: setup
 	$(BIN)/python -m pytest -m long
 
