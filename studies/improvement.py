@@ -4,8 +4,7 @@
 
 Demonstrations are recorded first, by experts that err and whose errors are their labels (`clowder record --expert
 weak:...`). Each arm is then one `clowder train` a seed, in ``runs/improvement-<task>-<arm>-<seed>``; what is there is
-kept, so the study may be killed and started again; ``--known REPORT`` takes the runs of an earlier ``--out`` as they
-are. The arms have the same demonstrations and number of updates:
+kept, so the study may be killed and started again. The arms have the same demonstrations and number of updates:
 
 - ``online``: demonstrations and the run's own episodes, half each;
 - ``offline``: the same updates without the run's own episodes;
@@ -37,7 +36,7 @@ from actors.demonstrations.open_set import open_set
 from distributed.compose import compose
 from distributed.report import write_report
 from distributed.result import Result
-from studies.runs import LIMIT_SECONDS, cpu_seconds, evaluated, known_runs, trained
+from studies.runs import LIMIT_SECONDS, cpu_seconds, evaluated, trained
 
 EXPERIMENT = "experiment=improvement"
 RESAMPLES = 10_000
@@ -181,15 +180,9 @@ def main() -> None:
     parser.add_argument("--sets", type=Path, default=Path("runs/sets"), help="folder of the recorded sets")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
     parser.add_argument("--fresh", type=int, metavar="SEED", help="play episodes from it on, not reporting ones")
-    parser.add_argument("--known", type=Path, nargs="+", default=[], help="reports whose runs are not made again")
     parser.add_argument("--out", type=Path, help="write the JSON here too")
     parser.add_argument("overrides", nargs="*", help="key=value of all runs")
     options = parser.parse_args()
-    settings = {"fresh": options.fresh, "overrides": options.overrides}
-    try:
-        known = known_runs(options.known, settings)
-    except ValueError as error:
-        parser.error(str(error))
     alone = [name for name in TASKS if name in options.tasks]
     groups = [[name] for name in alone] + ([list(TASKS)] if TOGETHER in options.tasks else [])
     for name in {name for group in groups for name in group}:
@@ -201,17 +194,14 @@ def main() -> None:
             kind = group[0] if len(group) == 1 else TOGETHER
             for arm in options.arms if len(group) == 1 else ["online"]:
                 folder = options.runs / f"improvement-{kind}-{arm}-{seed}"
-                if folder.name not in known:
-                    words = [*overrides(group, arm, options.sets), f"seed={seed}", *options.overrides]
-                    known[folder.name] = played(trained(folder, words), group, options.fresh)
-                runs[folder.name] = known[folder.name]
+                words = [*overrides(group, arm, options.sets), f"seed={seed}", *options.overrides]
+                runs[folder.name] = played(trained(folder, words), group, options.fresh)
                 for name in group:
                     key = (name, arm, "alone" if len(group) == 1 else TOGETHER)
                     found.setdefault(key, []).append(np.array(runs[folder.name]["returns"][name]))
     report = [summary(name, found, options) for name in TASKS if any(key[0] == name for key in found)]
-    write_report(
-        "studies.improvement", {"seeds": options.seeds, **settings, "tasks": report, "runs": runs}, options.out
-    )
+    settings = {"seeds": options.seeds, "fresh": options.fresh, "overrides": options.overrides}
+    write_report("studies.improvement", {**settings, "tasks": report, "runs": runs}, options.out)
     print(table(report))
 
 

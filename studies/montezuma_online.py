@@ -17,6 +17,7 @@ under sticky actions of 0.25, from the reset, greedily. Differences are paired b
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from distributed.result import Result
 from studies.improvement import difference
 from studies.montezuma import ACTOR
 from studies.montezuma import EXPERIMENT as BEFORE
-from studies.runs import cpu_seconds, evaluated, known_runs, returns_of, trained
+from studies.runs import cpu_seconds, evaluated, returns_of, trained
 
 EXPERIMENT = "experiment=montezuma_online"
 OWN = ("windows", "good_windows")
@@ -49,6 +50,24 @@ def own_windows(folder: Path) -> dict[str, float]:
     return found
 
 
+def known_runs(path: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """``runs`` of an earlier report, by name, which then need not be trained again; none without a path.
+
+    Raises:
+        ValueError: a file is no such report, or was made with other ``settings``.
+    """
+    if path is None:
+        return {}
+    try:
+        report = json.loads(path.read_text())
+        runs, before = dict(report["runs"]), {name: report[name] for name in settings}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"--known {path} is no report of this study's runs ({error!r}); leave it out") from None
+    if before != settings:
+        raise ValueError(f"--known {path} was made with {before}, not {settings}; ask for those or leave it out")
+    return runs
+
+
 def main() -> None:
     """Make what is missing, print JSON and a table."""
     parser = argparse.ArgumentParser(description="own good episodes after imitation, in Montezuma's Revenge")
@@ -56,7 +75,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=80, help="under sticky actions")
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS))
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
-    parser.add_argument("--known", type=Path, nargs="+", default=[], help="reports whose runs are not made again")
+    parser.add_argument("--known", type=Path, help="a report whose runs are not made again")
     parser.add_argument("--out", type=Path, help="write the JSON here too")
     parser.add_argument("overrides", nargs="*", help="key=value of the runs after imitation")
     options = parser.parse_args()

@@ -1,7 +1,8 @@
-"""Runs of a study: `clowder train` in a process of its own, once, what is asked of its weights, and earlier reports."""
+"""Runs of a study: `clowder train` in a process of its own, once, and what is asked of its weights."""
 
 from __future__ import annotations
 
+import functools
 import json
 import resource
 import subprocess
@@ -12,7 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from distributed.compose import compose, known_keys, typed
+from distributed.config import TrainConfig
+from distributed.errors import RunFolderError
 from distributed.result import Result
+from distributed.run_folder import RunFolder
 
 CPU = "cpu.json"
 LIMIT_SECONDS = 24 * 3600.0
@@ -23,18 +28,42 @@ def trained(folder: Path, words: Sequence[str], deadline: float = LIMIT_SECONDS)
     """The finished run ``folder``, trained now with overrides ``words`` if there is none.
 
     Raises:
+        RunFolderError: it was trained with another configuration.
         subprocess.CalledProcessError: it failed.
         subprocess.TimeoutExpired: it took more than ``deadline`` seconds.
     """
-    if not (folder / "result.json").exists():
+    words = [*words, f"name={folder.name}", f"logging.folder={folder.parent}"]
+    if (folder / "result.json").exists():
+        _check_same(folder, words)
+    else:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command = [sys.executable, "-m", "distributed.cli", "train", *words]
-        command += [f"name={folder.name}", f"logging.folder={folder.parent}"]
         subprocess.run(command, check=True, timeout=deadline)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         (folder / CPU).write_text(json.dumps({"cpu_seconds": spent}))
     return folder
+
+
+def _check_same(folder: Path, words: Sequence[str]) -> None:
+    then, now = _settings(typed(RunFolder.open(folder).read_config())), _settings(compose(words))
+    for key, wanted in now.items():
+        if then.get(key) != wanted:
+            raise RunFolderError(
+                f"{folder} was trained with {key}={then.get(key)}, and the study asks for {wanted} now; move it away "
+                "or choose another --runs"
+            )
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """Every setting by its key; a run may lie elsewhere than where it was trained."""
+    found: dict[str, Any] = {"actors": list(config.actors)}
+    for key in known_keys(config):
+        found[key] = functools.reduce(
+            lambda part, name: part[name] if isinstance(part, dict) else getattr(part, name), key.split("."), config
+        )
+    del found["logging.folder"]
+    return found
 
 
 def evaluated(run: Path, name: str, words: Sequence[str]) -> Result:
@@ -55,25 +84,6 @@ def returns_of(result: Result) -> np.ndarray:
     """Of the one task of a result, float64 [episodes]."""
     (task,) = result.tasks.values()
     return np.asarray(task.returns, np.float64)
-
-
-def known_runs(paths: Sequence[Path], settings: dict[str, Any]) -> dict[str, Any]:
-    """``runs`` of earlier reports of a study, by name, which then need not be trained again.
-
-    Raises:
-        ValueError: a file is no such report, or was made with other ``settings``.
-    """
-    found: dict[str, Any] = {}
-    for path in paths:
-        try:
-            report = json.loads(path.read_text())
-            runs, before = report["runs"], {name: report[name] for name in settings}
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"--known {path} is no report of this study's runs ({error!r}); leave it out") from None
-        if before != settings:
-            raise ValueError(f"--known {path} was made with {before}, not {settings}; ask for those or leave it out")
-        found |= runs
-    return found
 
 
 def cpu_seconds(folder: Path) -> float | None:

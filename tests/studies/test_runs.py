@@ -1,0 +1,51 @@
+"""What a study finds in the folder of its runs is what it asks for, or is refused."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from distributed.compose import compose
+from distributed.errors import RunFolderError
+from distributed.run_folder import RunFolder
+from studies.runs import trained
+
+WORDS = ["experiment=cartpole", "seed=3"]
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """A folder as a finished run leaves it; its result is not looked at."""
+    folder = tmp_path / "cartpole-seed3"
+    config = compose([*WORDS, f"name={folder.name}", f"logging.folder={tmp_path}"])
+    RunFolder.create(folder, dataclasses.asdict(config), []).result.write_text("{}")
+    return folder
+
+
+def test_a_finished_run_is_not_trained_again(finished: Path) -> None:
+    before = sorted(finished.rglob("*"))
+    assert trained(finished, WORDS) == finished
+    moved = finished.parent / "elsewhere" / finished.name
+    moved.parent.mkdir()
+    finished.rename(moved)
+    assert trained(moved, WORDS) == moved
+    assert len(list(moved.rglob("*"))) == len(before)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["learner.steps=7"],
+            "learner.steps=3500, and the study asks for 7 now; move it away",
+        ),
+        (["actors.cartpole_v1.ladder={kappa: [1.0, 2.0]}"], r"actors.cartpole_v1.ladder=\{\}, and the study asks for"),
+        (
+            ["actors=[cartpole_v1,boxing]"],
+            r"actors=\['cartpole_v1'\], and the study asks for \['cartpole_v1', 'boxing'\] now",
+        ),
+    ],
+)
+def test_a_run_of_other_settings_is_refused(finished: Path, words: list[str], message: str) -> None:
+    with pytest.raises(RunFolderError, match=message):
+        trained(finished, [*WORDS, *words])
