@@ -86,7 +86,7 @@ class ActorConfig:
     num_replayers: int = 1
     expert: str | None = None
     action_temperature: float = 1.0
-    ladder: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    ladder: dict[str, Any] = dataclasses.field(default_factory=dict)
     acting_returns: str = "none"
     return_target: float = 0.0
     acting_prompt: str = "none"
@@ -97,14 +97,17 @@ def acting_decoding(config: ActorConfig, number: int, evaluated: DecodingConfig)
     """How environment actor ``number`` of a task, from 0, chooses actions; it reads the past as evaluation does.
 
     Raises:
-        ValueError: a ladder that there is not, or that is not of two numbers.
+        ValueError: a ladder that there is not, that is not of two numbers, or of kappa where no return is tilted.
     """
     how = "sample" if config.action_temperature > 0 else "greedy"
     values = {"temperature": config.action_temperature or 1.0, "top_p": 1.0, "kappa": DecodingConfig.kappa}
     place = number / (config.num_actors - 1) if config.num_actors > 1 else 0.0
     for key, ends in config.ladder.items():
-        if key not in LADDERS or len(ends) != 2:
-            raise ValueError(f"a ladder is one of {', '.join(LADDERS)} with two numbers, not {key}: {list(ends)}")
+        numbers = isinstance(ends, list) and len(ends) == 2 and all(type(end) in (int, float) for end in ends)
+        if key not in LADDERS or not numbers:
+            raise ValueError(f"a ladder is one of {', '.join(LADDERS)} with two numbers, not {key}: {ends}")
+        if key == "kappa" and config.acting_returns != "tilted":
+            raise ValueError(f"ladder.kappa needs acting_returns=tilted, not {config.acting_returns}")
         values[key] = ends[0] + place * (ends[1] - ends[0])
     return DecodingConfig(
         discrete=how,

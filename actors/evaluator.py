@@ -8,10 +8,11 @@ reported as unfinished and is in no average.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -28,6 +29,34 @@ Chooser = Callable[[Observation, np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
+class Foretold:
+    """What was said at the first step of each of n episodes, and what came of it; NaN where nothing was said.
+
+    Attributes:
+        asked, achieved: the return that was asked for, and the rewards of the steps it speaks of: all of them, or the
+            task's ``return_horizon``.
+        valued, earned: what the critic says of the first action, and the discounted return.
+    """
+
+    PAIRS: ClassVar = (("asked", "achieved"), ("valued", "earned"))
+    """What was said, and what came of it."""
+    asked: list[float] = dataclasses.field(default_factory=list)
+    achieved: list[float] = dataclasses.field(default_factory=list)
+    valued: list[float] = dataclasses.field(default_factory=list)
+    earned: list[float] = dataclasses.field(default_factory=list)
+
+    def means(self, said: str, came: str) -> tuple[float, float] | None:
+        """Means of two of these over the episodes of which something was said; None where there are none."""
+        pairs = self.pairs(said, came)
+        return (sum(s for s, _ in pairs) / len(pairs), sum(c for _, c in pairs) / len(pairs)) if pairs else None
+
+    def pairs(self, said: str, came: str) -> list[tuple[float, float]]:
+        """Two of these of each episode of which something was said."""
+        both = zip(getattr(self, said), getattr(self, came))
+        return [(a, b) for a, b in both if not math.isnan(a) and not math.isnan(b)]
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluation:
     """n finished episodes, in the order of the seeds that were asked.
 
@@ -35,7 +64,7 @@ class Evaluation:
         returns: undiscounted, raw, float64 [n].
         lengths: steps, int64 [n].
         successes: the environment's own word on each episode, bool [n]; None where it never says.
-        asked: return that the policy asked for at the first step of each episode, float64 [n]; NaN where it asked none.
+        foretold: what was said at the first step of each, and what came of it.
         seeds: int64 [n].
         versions: policy version of each episode, int64 [n]: all the same; -1 for random actions.
         unfinished: seeds whose episode the deadline cut or that never began.
@@ -45,7 +74,7 @@ class Evaluation:
     returns: np.ndarray
     lengths: np.ndarray
     successes: np.ndarray | None
-    asked: np.ndarray
+    foretold: Foretold
     seeds: np.ndarray
     versions: np.ndarray
     unfinished: tuple[int, ...]
@@ -83,6 +112,7 @@ def evaluate(
     seeds: Sequence[int],
     deadline: float,
     progressed: Callable[[], object] = lambda: None,
+    discount: float = 1.0,
 ) -> Evaluation:
     """Play one episode of each seed with one version of the policy.
 
@@ -92,6 +122,7 @@ def evaluate(
         seeds: of the episodes' resets; distinct.
         deadline: seconds this may take; what is unfinished then is reported so.
         progressed: called at every step.
+        discount: of what the critic says.
 
     Raises:
         RuntimeError: the policy's weights changed in the middle of the round.
@@ -103,8 +134,9 @@ def evaluate(
         deadline,
         lambda obs, first: policy.act(obs, first).action,
         heard=policy.rewarded,
-        asked=policy.asked_return,
+        said=lambda: (policy.asked_return(), policy.action_value()),
         progressed=progressed,
+        discount=discount,
     )
     if policy.version != version:
         raise RuntimeError(
@@ -151,11 +183,12 @@ def _play(
     deadline: float,
     choose: Chooser,
     heard: Callable[[np.ndarray], None] = lambda reward: None,
-    asked: Callable[[], np.ndarray] | None = None,
+    said: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None,
     progressed: Callable[[], object] = lambda: None,
+    discount: float = 1.0,
 ) -> Evaluation:
-    """The loop of `evaluate` and `random_return`; ``heard`` is told every step's rewards, and ``asked`` says after each
-    choice which returns [E] are asked for."""
+    """The loop of `evaluate` and `random_return`; ``heard`` is told every step's rewards, and ``said`` says after each
+    choice which returns [E] are asked for and what the choice is worth [E]."""
     started = time.monotonic()
     if len(set(seeds)) != len(seeds) or not len(seeds):
         raise ValueError(f"{environment.task.name}: evaluation needs distinct seeds and at least one, not {seeds!r}")
@@ -166,30 +199,36 @@ def _play(
     observation = environment.reset(range(num_envs), [seeds[0] if seed is None else seed for seed in playing])
     is_first = np.ones(num_envs, bool)
     returns, lengths = np.zeros(num_envs, np.float64), np.zeros(num_envs, np.int64)
-    wanted = np.full(num_envs, np.nan)
-    finished: dict[int, tuple[float, int, bool | None, float]] = {}
+    asked, valued = np.full(num_envs, np.nan), np.full(num_envs, np.nan)
+    achieved, earned = np.zeros(num_envs, np.float64), np.zeros(num_envs, np.float64)
+    horizon = environment.task.return_horizon
+    finished: dict[int, tuple[float, int, bool | None, tuple[float, ...]]] = {}
 
     while len(finished) < len(seeds) and time.monotonic() - started < deadline:
         action = choose(observation, is_first)
-        if asked is not None and is_first.any():
-            wanted[is_first] = asked()[is_first]
+        if said is not None and is_first.any():
+            for held, new in zip((asked, valued), said()):
+                held[is_first] = new[is_first]
         step = environment.step(action)
         heard(step.reward)
         progressed()
         observation, is_first = step.observation, step.done.copy()
         returns += step.reward
+        achieved += step.reward * (lengths < (horizon or math.inf))
+        earned += step.reward * discount**lengths
         lengths += 1
         for slot in np.flatnonzero(step.done):
             seed = playing[slot]
             if seed is not None:
                 success = None if step.success is None else bool(step.success[slot])
-                finished[seed] = (float(returns[slot]), int(lengths[slot]), success, float(wanted[slot]))
+                told = tuple(float(each[slot]) for each in (asked, achieved, valued, earned))
+                finished[seed] = (float(returns[slot]), int(lengths[slot]), success, told)
                 playing[slot] = queues[slot].popleft() if queues[slot] else None
         if is_first.any():
             ended = np.flatnonzero(is_first).tolist()
             begun = [seeds[0] if playing[slot] is None else playing[slot] for slot in ended]
             observation = with_slots(observation, ended, environment.reset(ended, begun))
-            returns[ended], lengths[ended] = 0.0, 0
+            returns[ended], achieved[ended], earned[ended], lengths[ended] = 0.0, 0.0, 0.0, 0
 
     done = [seed for seed in seeds if seed in finished]
     successes = [finished[seed][2] for seed in done]
@@ -197,7 +236,7 @@ def _play(
         returns=np.array([finished[seed][0] for seed in done], np.float64),
         lengths=np.array([finished[seed][1] for seed in done], np.int64),
         successes=None if None in successes or not done else np.array(successes, bool),
-        asked=np.array([finished[seed][3] for seed in done], np.float64),
+        foretold=Foretold(*([finished[seed][3][each] for seed in done] for each in range(4))),
         seeds=np.array(done, np.int64),
         versions=np.full(len(done), -1, np.int64),
         unfinished=tuple(seed for seed in seeds if seed not in finished),

@@ -16,7 +16,7 @@ import numpy as np
 
 from actors.environments.checked import CheckedEnvironment
 from actors.environments.text import TextEnvironment, same
-from actors.evaluator import Evaluation
+from actors.evaluator import Evaluation, Foretold
 from actors.text_scores import TextScores
 from agent.task import text_bytes, text_of
 
@@ -76,7 +76,7 @@ def evaluate_text(
         returns=np.array(right, np.float64),
         lengths=np.ones(len(right), np.int64),
         successes=np.array(right, bool) if right else None,
-        asked=np.full(len(right), np.nan),
+        foretold=Foretold(),
         seeds=np.array(seeds[: len(right)], np.int64),
         versions=np.full(len(right), policy.version, np.int64),
         unfinished=tuple(seeds[done:]),

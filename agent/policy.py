@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from agent.acting import Acting
+from agent.action_values import weighed_at_once
 from agent.agent import Agent
 from agent.config import DecodingConfig
 from agent.context import Cached, Context, Prompt, Reader, Recompute
 from agent.sampling import Action, choose
 from agent.task import TaskSpec
 from agent.text_policy import TextPolicy
-from agent.tokenizer import bin_centres, encode_return, return_centres
+from agent.tokenizer import bin_centres, encode_action, encode_return, return_centres
 
 
 class Policy(Acting):
@@ -84,6 +85,7 @@ class Policy(Acting):
             self.context.set_return(self._asked_return(begun))
             hidden = self._reader.observe(first, lead + at_once - 1)
         hidden = hidden[:, -at_once:]
+        self._separator = hidden[:, 0]
         chosen, log_probs = [], []
         for element in range(elements):
             if element and at_once == 1:
@@ -94,7 +96,8 @@ class Policy(Acting):
             chosen.append(value)
             log_probs.append(log_prob)
             self.context.set_element(element, value)
-        action = torch.stack(chosen, dim=1).numpy().reshape(self.num_slots, *self.task.action.shape)
+        self._chosen = torch.stack(chosen, dim=1)
+        action = self._chosen.numpy().reshape(self.num_slots, *self.task.action.shape)
         return Action(action.astype(self.task.action.dtype), torch.stack(log_probs, dim=1).numpy())
 
     def asked_return(self) -> np.ndarray:
@@ -104,6 +107,21 @@ class Policy(Acting):
         bins = self.context.newest_return
         centres = return_centres(self.task, self.agent.config.return_bins).double()
         return torch.where(bins < 0, torch.nan, centres[bins.clamp(min=0)]).numpy()
+
+    @torch.inference_mode()
+    def action_value(self) -> np.ndarray:
+        """What the critic says that the newest chosen actions are worth, discounted, float64 [E]; NaN without one."""
+        task, hidden = self.task, self._separator
+        if self.agent.action_values is None or task.value_range is None:
+            return np.full(self.num_slots, np.nan)
+        head = self.agent.values_of(task)
+        action = (encode_action(self._chosen, task.action, self.agent.vocabulary) - self._legal.start).to(hidden.device)
+        if weighed_at_once(task):
+            worth = head.expected(head(hidden)).gather(1, action)[:, 0]
+        else:
+            worth = head.expected(head.of_taken(hidden, action, self._legal.count))
+        low, high = task.value_range
+        return (low + worth.double() * (high - low)).cpu().numpy()
 
     def asked(self) -> np.ndarray | None:
         """What is asked for at this step, as windows hold it, float32 [E, 3]: value, bin, mode; None for nothing."""

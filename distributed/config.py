@@ -213,6 +213,17 @@ def validate(config: TrainConfig) -> None:
             raise ValueError("learner.return_dropout must be above 0: a critic learns from windows told no return")
     if config.learner.objective == "return_conditioned" and config.agent.returns == "off":
         raise ValueError("learner.objective=return_conditioned needs return tokens: agent.returns=masked or visible")
+    if config.learner.entropy_floor > 0 and config.learner.objective != "advantage_filtered":
+        raise ValueError(
+            "learner.entropy_floor is held by learner.objective=advantage_filtered alone; it must be 0 with "
+            f"{config.learner.objective}"
+        )
+    prompted = [name for name, actor in config.actors.items() if actor.acting_prompt != "none"]
+    if prompted and config.learner.prompt_share == 0 and config.start_from is None:
+        raise ValueError(
+            f"actors.{prompted[0]}.acting_prompt needs a model that learns to read prompts: set learner.prompt_share, "
+            "say to 0.25"
+        )
     asking = [name for name, actor in config.actors.items() if actor.acting_returns != "none"]
     if asking and config.agent.returns == "off":
         raise ValueError(f"actors.{asking[0]}.acting_returns needs a model with return tokens: agent.returns=masked")

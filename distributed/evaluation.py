@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.config import ActorConfig
+from actors.evaluator import Foretold, evaluate
 from actors.seeds import MONITORING_SEEDS, REPORTING_SEEDS
 from actors.text_scores import TextScores
 from distributed.parameter_store import Published
@@ -31,7 +32,7 @@ class Round:
         task: task name.
         version: of the policy.
         returns: of the finished episodes, in the order of their seeds.
-        asked: returns that were asked for at their first steps; NaN where none was.
+        foretold: what was said at their first steps, and what came of it.
         unfinished: episodes that the deadline cut.
         seconds: wall time, video included.
         video: where it was written; None for none.
@@ -42,7 +43,7 @@ class Round:
     task: str
     version: int
     returns: list[float]
-    asked: list[float]
+    foretold: Foretold
     unfinished: int
     seconds: float
     video: str | None = None
@@ -77,6 +78,7 @@ def final_round(
         video=video,
         video_steps=config.video_steps,
         progressed=progressed,
+        discount=plan.config.learner.discount,
     )
 
 
@@ -104,6 +106,7 @@ def monitoring_round(
         seconds=60 * config.final_minutes if config.every_steps else max(10.0, config.every_seconds),
         seed=number,
         progressed=progressed,
+        discount=plan.config.learner.discount,
     )
 
 
@@ -121,15 +124,15 @@ def evaluate_task(
     video: Path | None = None,
     video_steps: int = 500,
     progressed: Callable[[], object] = lambda: None,
+    discount: float = 1.0,
 ) -> Round:
     """Play ``episodes`` episodes with seeds from ``first_seed``, within ``seconds``; then record the first as a video.
 
-    A video that cannot be written costs no scores.
+    ``discount`` is of values of tasks without one of their own. A video that cannot be written costs no scores.
 
     Raises ValueError where the task of ``actor`` is not one that the agent was trained on.
     """
     from actors.environments.make import make_environment
-    from actors.evaluator import evaluate
     from actors.text_evaluation import evaluate_text
     from agent.policy import make_policy
     from agent.text_policy import TextPolicy
@@ -146,7 +149,8 @@ def evaluate_task(
         if isinstance(policy, TextPolicy):
             played, text = evaluate_text(policy, environment, seeds, seconds, progressed)
         else:
-            played = evaluate(policy, environment, seeds, seconds, progressed)
+            own = task.discount
+            played = evaluate(policy, environment, seeds, seconds, progressed, discount if own is None else own)
     finally:
         environment.close()
     left = seconds - (time.monotonic() - started)
@@ -162,7 +166,7 @@ def evaluate_task(
         task=actor.task,
         version=version,
         returns=[float(value) for value in played.returns],
-        asked=[float(value) for value in played.asked],
+        foretold=played.foretold,
         unfinished=len(played.unfinished),
         seconds=time.monotonic() - started,
         video=None if video is None else str(video),

@@ -122,7 +122,7 @@ def make_result(plan: RunPlan, progress: Progress, version: int, rounds: list[Ro
             None if found is None else found.random_return,
             None if found is None else found.demonstrator_return,
             each.text,
-            each.asked,
+            each.foretold,
         )
         if each.unfinished:
             log.warning("%s: the deadline cut %d episodes of the evaluation", each.task, each.unfinished)

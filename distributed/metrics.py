@@ -27,11 +27,13 @@ BY_ENVIRONMENT_STEPS = "_by_environment_steps"
 """Suffix of the first part of a name whose scalar is against environment steps."""
 TASK_CHARTS = {
     "return of demonstrations, own episodes and evaluation": ["demonstrations/return", "return", "evaluation/return"],
-    "asked and achieved return": ["evaluation/asked_return", "evaluation/return"],
+    "asked and achieved return": ["evaluation/asked_return", "evaluation/achieved_return"],
+    "value of the first action and discounted return": ["evaluation/value", "evaluation/discounted_return"],
     "entropy of the policy": ["learner/entropy", "learner/entropy_multiplier"],
     "value and scale of advantages": ["learner/value", "learner/advantage_scale"],
     "share of each source": ["share/demonstrations", "share/online", "share/good", "share/best"],
-    "age of weights that act": ["actor/versions_behind", "actor/weights_age_s"],
+    "versions behind, of weights that act and of what is learned from": ["actor/versions_behind", "lag/versions_mean"],
+    "age of weights that act, seconds": ["actor/weights_age_s"],
 }
 """Charts of a task's page: title, and what goes before the task's name in the names of its scalars."""
 VIDEO_FRAMES, VIDEO_HEIGHT = 120, 160

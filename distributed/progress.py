@@ -9,11 +9,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from actors.evaluator import Foretold
 from distributed.counters import COUNTED, Counters
 from distributed.evaluation import Round
 from distributed.plan import RunPlan
 
 log = logging.getLogger(__name__)
+_FORETOLD = {
+    "asked": "asked_return", "achieved": "achieved_return", "valued": "value", "earned": "discounted_return",
+}  # fmt: skip
+"""Scalars of `Foretold`."""
 _LEARNER_GROUPS = {"share_asked/": "share_asked/", "share_actual/": "share/", "lag_": "lag/"}
 """Names of the learner's metrics that are groups of their own; the others are in ``learner/``."""
 PARTS = ("environment", "policy", "writer", "blocked")
@@ -160,9 +165,9 @@ class Progress:
                 self._evaluations[f"evaluation/normalised/{each.task}"] = normalised
                 self._evaluations[f"evaluation/demonstrator_normalised/{each.task}"] = demonstrator
                 self._evaluations[f"evaluation/version/{each.task}"] = float(each.version)
-                asked = [value for value in each.asked if math.isfinite(value)]
-                if asked:
-                    self._evaluations[f"evaluation/asked_return/{each.task}"] = sum(asked) / len(asked)
+                for pair in Foretold.PAIRS:
+                    for key, mean in zip(pair, each.foretold.means(*pair) or ()):
+                        self._evaluations[f"evaluation/{_FORETOLD[key]}/{each.task}"] = mean
                 if each.text is not None:
                     scores = {f"evaluation/{name}/{each.task}": value for name, value in vars(each.text).items()}
                     self._evaluations |= {name: value for name, value in scores.items() if not math.isnan(value)}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actors.evaluator import ci95
+from actors.evaluator import Foretold, ci95
 from actors.text_scores import TextScores
 from agent.task import TaskSpec
 from distributed.errors import ClowderError
@@ -35,7 +35,7 @@ class TaskResult:
         demonstrator_normalised: 0 is random play and 1 the mean demonstration of this run; NaN where unknown.
         text: further scores of a text task; None for others.
         returns: of each episode, in the order of their seeds.
-        asked: returns that were asked for at their first steps (``agent.returns``), NaN where none was.
+        foretold: what was said at their first steps, and what came of it.
     """
 
     episodes: int
@@ -45,13 +45,7 @@ class TaskResult:
     demonstrator_normalised: float
     text: TextScores | None = None
     returns: list[float] = dataclasses.field(default_factory=list)
-    asked: list[float] = dataclasses.field(default_factory=list)
-
-    @property
-    def mean_asked(self) -> float | None:
-        """Mean of the returns that were asked for; None where none was."""
-        known = [value for value in self.asked if not math.isnan(value)]
-        return sum(known) / len(known) if known else None
+    foretold: Foretold = dataclasses.field(default_factory=Foretold)
 
 
 def task_result(
@@ -60,9 +54,9 @@ def task_result(
     random_return: float | None,
     demonstrator_return: float | None,
     text: TextScores | None = None,
-    asked: Sequence[float] = (),
+    foretold: Foretold | None = None,
 ) -> TaskResult:
-    """Score raw returns [n], with those that were ``asked`` for, if any.
+    """Score raw returns [n], beside what was said of them, if anything.
 
     ``random_return`` and ``demonstrator_return`` are None or NaN where unknown.
 
@@ -79,7 +73,7 @@ def task_result(
         demonstrator_normalised=(mean - low) / span if span else math.nan,
         text=text,
         returns=list(returns),
-        asked=list(asked),
+        foretold=foretold or Foretold(),
     )
 
 
@@ -107,13 +101,15 @@ class Result:
     failed: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain-data form; NaN becomes ``None``. Only text tasks have a ``text``, and only asked returns are there."""
+        """Plain-data form; NaN becomes ``None``. Only text tasks have a ``text``, and only what was said is there."""
         data = {"schema": SCHEMA} | dataclasses.asdict(self)
         for name, task in data["tasks"].items():
             if task["text"] is None:
                 del task["text"]
-            if self.tasks[name].mean_asked is None:
-                del task["asked"]
+            foretold = task.pop("foretold")
+            for pair in Foretold.PAIRS:
+                if self.tasks[name].foretold.pairs(*pair):
+                    task |= {key: foretold[key] for key in pair}
         return _without_nan(data)
 
     @classmethod
@@ -128,7 +124,7 @@ class Result:
                 ci95_mean_return=(_number(task["ci95_mean_return"][0]), _number(task["ci95_mean_return"][1])),
                 text=TextScores(**{k: _number(v) for k, v in task["text"].items()}) if task.get("text") else None,
                 returns=[_number(value) for value in task.get("returns", [])],
-                asked=[_number(value) for value in task.get("asked", [])],
+                foretold=Foretold(**{k: [_number(v) for v in task.get(k, ())] for k in sum(Foretold.PAIRS, ())}),
             )
             for name, task in data.pop("tasks").items()
         }
@@ -160,17 +156,17 @@ def result_table(result: Result) -> Table:
         "demonstrator normalised: 0 is random play, 1 the mean demonstration; normalised: by the task's fixed returns",
     )
     table.add_column("task")
-    asked = any(task.mean_asked is not None for task in result.tasks.values())
+    asked = {name: task.foretold.means("asked", "achieved") for name, task in result.tasks.items()}
     columns = ["episodes", "mean return", "95% interval", "demonstrator\nnormalised", "normalised"]
-    for column in columns + ["asked for"] * asked:
+    for column in columns + ["asked for", "achieved"] * any(asked.values()):
         table.add_column(column, justify="right")
     for name, task in sorted(result.tasks.items()):
         low, high = task.ci95_mean_return
         interval = f"{_shown(low, '.4g')} to {_shown(high, '.4g')}"
         scores = (_shown(task.demonstrator_normalised, ".2f"), _shown(task.normalised, ".2f"))
         row = [name, str(task.episodes), _shown(task.mean_return, ".4g"), interval, *scores]
-        if asked:
-            row.append("-" if task.mean_asked is None else f"{task.mean_asked:.4g}")
+        if any(asked.values()):
+            row += [_shown(mean, ".4g") for mean in asked[name] or (math.nan, math.nan)]
         table.add_row(*row)
     return table
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from actors.evaluator import Foretold
 from distributed.metrics import read_rows
 from distributed.result import Result, TaskResult
 from distributed.run_folder import RunFolder, write_whole
@@ -25,6 +26,8 @@ th:first-child, td:first-child { text-align: left; }
 img { max-width: 100%; } pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; } .note { color: #666; }
 """
 
+SAID = (("asked for at the first step", "achieved"), ("value of the first action", "discounted return"))
+"""Axes of the calibration plots, one for each of `Foretold.PAIRS`."""
 MOST_NAMED = 12
 """Lines of a panel up to which they have a legend."""
 
@@ -74,15 +77,16 @@ def page(run: RunFolder, rows: Sequence[Row], result: Result | None) -> str:
 def _results(result: Result | None) -> str:
     if result is None:
         return '<p class="note">No final evaluation yet.</p>'
-    header = ["task", "episodes", "mean return", "95% interval", "demonstrator normalised", "normalised", "asked for"]
+    header = ["task", "episodes", "mean return", "95% interval", "demonstrator normalised", "normalised"]
+    header += ["asked for", "achieved"]
     body = []
     for name, task in sorted(result.tasks.items()):
         low, high = task.ci95_mean_return
-        asked = math.nan if task.mean_asked is None else task.mean_asked
-        scores = [_number(value) for value in (task.demonstrator_normalised, task.normalised, asked)]
+        asked = task.foretold.means("asked", "achieved") or (math.nan, math.nan)
+        scores = [_number(value) for value in (task.demonstrator_normalised, task.normalised, *asked)]
         interval = f"{_number(low)} to {_number(high)}"
         body.append([name, str(task.episodes), _number(task.mean_return), interval, *scores])
-    body += [[name, why, *[""] * 5] for name, why in sorted(result.failed.items())]
+    body += [[name, why, *[""] * 6] for name, why in sorted(result.failed.items())]
     note = (
         "Demonstrator normalised: 0 is random play, 1 the mean demonstration of this run; normalised: by the task's "
         f"fixed returns. Final checkpoint (version {result.policy_version}), decoding {result.decoding}."
@@ -99,11 +103,13 @@ def _task_panels(rows: Sequence[Row], task: str, found: TaskResult | None) -> st
     sources = sorted(_named(rows, "share/", f"/{task}"))
     entropy = [("entropy", "entropy"), ("entropy_multiplier", "multiplier")]
     value = [("value", "mean"), ("advantage_scale", "advantage scale")]
+    behind = [("actor/versions_behind", "acting"), ("lag/versions_mean", "learned from")]
     panels = [
         ("return", returns),
         ("loss, nats", [Line(f"learner/loss/{task}", "loss")]),
         ("entropy, share of the most", [Line(f"learner/{name}/{task}", label) for name, label in entropy]),
         ("value of states, points", [Line(f"learner/{name}/{task}", label) for name, label in value]),
+        ("versions behind", [Line(f"{name}/{task}", label) for name, label in behind]),
         ("share of a batch", [Line(f"share/{source}/{task}", source) for source in sources]),
         ("windows in replay", [Line(f"replay/size/{source}/{task}", source) for source in sources]),
     ]
@@ -120,24 +126,25 @@ def _task_panels(rows: Sequence[Row], task: str, found: TaskResult | None) -> st
 
 
 def _calibration(found: TaskResult) -> str:
-    """Achieved against asked return of the final episodes, where returns were asked for."""
-    pairs = [(a, r) for a, r in zip(found.asked, found.returns) if not math.isnan(a)]
-    if not pairs:
+    """What came of the final episodes against what was said at their first steps."""
+    shown = [(words, pairs) for pair, words in zip(Foretold.PAIRS, SAID) if (pairs := found.foretold.pairs(*pair))]
+    if not shown:
         return ""
-    figure = _new_figure(1, 1)
-    axis = figure.subplots()
-    axis.plot(*zip(*pairs), "o", alpha=0.6)
-    ends = [min(map(min, pairs)), max(map(max, pairs))]
-    axis.plot(ends, ends, "--", color="grey")
-    axis.set_title("calibration: achieved against asked")
-    axis.set_xlabel("asked for at the first step")
-    axis.set_ylabel("achieved")
+    figure = _new_figure(len(shown), 2)
+    for axis, ((said, came), pairs) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown):
+        axis.plot(*zip(*pairs), "o", alpha=0.6)
+        ends = [min(map(min, pairs)), max(map(max, pairs))]
+        axis.plot(ends, ends, "--", color="grey")
+        axis.set_title("calibration")
+        axis.set_xlabel(said)
+        axis.set_ylabel(came)
     return _image(figure)
 
 
 def _run_panels(rows: Sequence[Row]) -> str:
     losses = sorted(name for name in _names(rows) if name.startswith("learner/loss/") and name.count("/") == 2)
     reuse = sorted(name for name in _names(rows) if name.startswith("replay/reuse/"))
+    asked = sorted(name for name in _names(rows) if name.startswith("replay/samples_per_insert_asked/"))
     memory = sorted(name for name in _names(rows) if name.startswith("memory_mb/"))
     attention = sorted(name for name in _names(rows) if name.startswith("learner/attention_entropy/"))
     panels = [
@@ -146,7 +153,7 @@ def _run_panels(rows: Sequence[Row]) -> str:
         ("entropy of attention, share of the most", [Line(name, name.rpartition("/")[2]) for name in attention]),
         ("a second", [Line("learner/steps_per_s", "learner steps")]),
         ("versions behind", [Line("lag/versions_mean", "mean"), Line("lag/versions_p95", "95th percentile")]),
-        ("samples an insert", [Line(name, name.removeprefix("replay/reuse/")) for name in reuse]),
+        ("samples an insert", [Line(name, name.removeprefix("replay/")) for name in (*reuse, *asked)]),
         ("resident memory, MB", [Line(name, name.removeprefix("memory_mb/")) for name in memory]),
     ]  # fmt: skip
     return _figure(rows, panels)

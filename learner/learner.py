@@ -154,7 +154,7 @@ class Learner:
                 self.windows_learned[f"{place.source}/{place.task}"] += loss > 0
                 if place.version is not None:
                     self.online_windows_learned += loss > 0
-                    self._lag_versions.append(self.version - place.version)
+                    self._lag_versions[place.task].append(self.version - place.version)
                     if place.published_at:
                         self._lag_seconds.append(now - place.published_at)
             self._windows += len(sourced.origins)
@@ -171,7 +171,7 @@ class Learner:
         self._times = dict.fromkeys(("data_wait", "transfer", "compute"), 0.0)
         self._asked: dict[tuple[str, str], int] = defaultdict(int)
         self._actual: dict[tuple[str, str], int] = defaultdict(int)
-        self._lag_versions: list[float] = []
+        self._lag_versions: dict[str, list[float]] = defaultdict(list)
         self._lag_seconds: list[float] = []
         self._steps = 0
         self._windows = self._prompted = 0
@@ -218,7 +218,10 @@ class Learner:
         demonstrations = sum(count for (_, source), count in self._actual.items() if source == DEMONSTRATIONS)
         result["demonstration_share"] = demonstrations / actual
         result["prompt_share"] = self._prompted / self._windows
-        for name, lags in (("versions", self._lag_versions), ("seconds", self._lag_seconds)):
+        for task, lags in self._lag_versions.items():
+            result[f"lag_versions_mean/{task}"] = float(np.mean(lags))
+        of_all = [lag for lags in self._lag_versions.values() for lag in lags]
+        for name, lags in (("versions", of_all), ("seconds", self._lag_seconds)):
             if lags:
                 result[f"lag_{name}_mean"] = float(np.mean(lags))
                 result[f"lag_{name}_p95"] = float(np.percentile(lags, 95))

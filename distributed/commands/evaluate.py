@@ -74,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
                 seconds=arguments.deadline,
                 seed=trained.config.seed,  # as the run's own final evaluation samples
                 prompt=prompts[name],
+                discount=trained.config.learner.discount,
             )
         demonstrations = plan.demonstrations.get(name)
         tasks[actor.task] = task_result(
@@ -82,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
             demonstrations.random_return if demonstrations else None,
             demonstrations.demonstrator_return if demonstrations else None,
             played.text,
-            played.asked,
+            played.foretold,
         )
         unfinished += played.unfinished
         print(f"{actor.task}: {len(played.returns)} episodes in {played.seconds:.0f} s", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 
@@ -12,6 +13,9 @@ from agent.agent import Agent
 from learner.batch import Batch, Targets, packed_hidden
 from learner.config import LearnerConfig
 from learner.objectives.objective import LossAndRecord
+
+MEASURED = 256
+"""Targets of an entry of a batch of which an entropy is taken, evenly spread; more would cost time and say the same."""
 
 
 def cross_entropy(logits: torch.Tensor, targets: Targets, config: LearnerConfig) -> torch.Tensor:
@@ -53,6 +57,13 @@ def row_weights(targets: Targets, windows: int) -> torch.Tensor:
     return 1.0 / (in_window[targets.window] * windows)
 
 
+@torch.no_grad()
+def entropy_share(logits: torch.Tensor) -> torch.Tensor:
+    """Mean entropy of distributions over legal values, logits [M, values], as a share of the greatest there can be."""
+    some = logits[:: max(1, len(logits) // MEASURED)].float().log_softmax(-1)
+    return -(some.exp() * some).sum(-1).mean() / math.log(max(2, some.shape[-1]))
+
+
 class Imitation:
     """`imitation` as an `Objective`; it keeps nothing."""
 
@@ -81,7 +92,7 @@ class Imitation:
 
 
 def imitation(agent: Agent, batch: Batch, config: LearnerConfig) -> LossAndRecord:
-    """Loss to minimise, and for the record the mean nats of a target by task and by kind, and windows with loss.
+    """Loss to minimise; for the record the mean nats of a target by task and by kind, entropies, and windows with loss.
 
     Logits are computed at target positions only, over the legal ids only.
     """
@@ -93,11 +104,14 @@ def imitation(agent: Agent, batch: Batch, config: LearnerConfig) -> LossAndRecor
     for targets, weight in zip(batch.targets, weights_of(batch, config.loss_normalisation)):
         if not len(targets.id):
             continue
-        nats = cross_entropy(agent.logits(hidden[targets.position], targets.legal), targets, config)
+        logits = agent.logits(hidden[targets.position], targets.legal)
+        nats = cross_entropy(logits, targets, config)
         loss = loss + (nats * weight).sum()
         window_loss.index_add_(0, targets.window, nats.detach())
         if targets.kind not in ("return", "reward"):
             record[f"loss/{targets.task}"] = nats.detach().mean()
+        if targets.kind in ("discrete", "continuous"):
+            record[f"entropy/{targets.task}"] = entropy_share(logits)
         by_kind.setdefault(targets.kind, []).append(nats.detach())
     record |= {f"loss/{kind}": torch.cat(nats).mean() for kind, nats in by_kind.items()}
     record["loss"] = loss.detach()

@@ -116,6 +116,10 @@ class ConstantPolicy:
     def asked(self) -> None:
         """No return is asked for."""
 
+    def action_value(self) -> np.ndarray:
+        """There is no critic."""
+        return np.full(self.num_slots, np.nan)
+
     def asked_return(self) -> np.ndarray:
         """The number of times that it was asked to act, so that a test sees when it was read."""
         return np.full(self.num_slots, float(len(self.first_flags)))

@@ -120,23 +120,31 @@ def test_what_was_asked_for_is_in_the_windows(server: ServerHandle) -> None:
 
 def test_a_ladder_is_spread_over_the_actors_of_a_task() -> None:
     config = ActorConfig(
-        task=TASK.name, num_actors=3, ladder={"temperature": [0.5, 1.5], "kappa": [0.0, 20.0]}, acting_returns="tilted"
+        task=TASK.name,
+        num_actors=3,
+        ladder={"temperature": [0.5, 1.5], "top_p": [1, 0.5], "kappa": [0, 20]},
+        acting_returns="tilted",
     )
     check_actor_config(config, "mine")
     evaluated = DecodingConfig(context="rolling", kept=0.9, past_actions="hidden", temperature=3.0, discrete="greedy")
     rungs = [acting_decoding(config, number, evaluated) for number in range(3)]
     assert {(each.context, each.kept, each.discrete) for each in rungs} == {("rolling", 0.9, "sample")}
     assert [each.temperature for each in rungs] == [0.5, 1.0, 1.5]
+    assert [each.top_p for each in rungs] == [1.0, 0.75, 0.5]
     assert [each.kappa for each in rungs] == [0.0, 10.0, 20.0]
-    assert {(each.returns, each.past_actions, each.top_p) for each in rungs} == {("tilted", "hidden", 1.0)}
+    assert {(each.returns, each.past_actions) for each in rungs} == {("tilted", "hidden")}
     assert acting_decoding(dataclasses.replace(config, num_actors=1), 0, evaluated).temperature == 0.5
     for ladder, message in (
         ({"heat": [1.0, 2.0]}, "temperature, top_p, kappa"),
         ({"top_p": [1.0]}, "two numbers"),
+        ({"top_p": 0.5}, "two numbers"),
+        ({"kappa": ["low", 1.0]}, "two numbers"),
         ({"top_p": [1.0, 0.0]}, r"ladder\.top_p must be in"),
     ):
         with pytest.raises(ValueError, match=message):
             check_actor_config(dataclasses.replace(config, ladder=ladder), "mine")
+    with pytest.raises(ValueError, match=r"actors\.mine: ladder\.kappa needs acting_returns=tilted, not none"):
+        check_actor_config(dataclasses.replace(config, acting_returns="none"), "mine")
 
 
 def test_only_episodes_that_pass_the_filter_become_good(server: ServerHandle) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import time
 
@@ -53,7 +54,23 @@ def test_a_deadline_reports_what_is_unfinished_and_averages_only_whole_episodes(
 
 def test_what_is_asked_for_is_that_of_each_episodes_first_step() -> None:
     evaluation = evaluate(ConstantPolicy(1), Countdown(1), [0, 3, 1], deadline=10)  # 2, 5 and 3 steps, one by one
-    assert evaluation.asked.tolist() == [1.0, 3.0, 8.0]
+    assert evaluation.foretold.asked == [1.0, 3.0, 8.0]
+    assert evaluation.foretold.achieved == evaluation.returns.tolist() == [2.0, 5.0, 3.0]
+    assert evaluation.foretold.pairs("valued", "earned") == [] and evaluation.foretold.means("valued", "earned") is None
+
+
+def test_what_comes_of_it_is_of_as_many_steps_as_were_spoken_of_and_discounted_for_the_critic() -> None:
+    class Valuing(ConstantPolicy):
+        def action_value(self) -> np.ndarray:
+            return np.array([2.5, math.nan])
+
+    environment = Countdown(2)
+    environment.task = dataclasses.replace(environment.task, return_horizon=3)
+    foretold = evaluate(Valuing(2), environment, [0, 3, 1], deadline=10, discount=0.5).foretold  # 2, 5 and 3 steps
+    assert foretold.achieved == [2.0, 3.0, 3.0]
+    assert foretold.earned == [1.5, 1.9375, 1.75]
+    assert foretold.pairs("valued", "earned") == [(2.5, 1.5), (2.5, 1.75)]
+    assert foretold.means("valued", "earned") == (2.5, 1.625)
 
 
 def test_nothing_finished_is_nan_not_zero() -> None:

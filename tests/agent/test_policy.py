@@ -16,7 +16,7 @@ from agent.context import Prompt
 from agent.inputs import TaskInputs, action_elements, encode_texts
 from agent.policy import Policy
 from agent.task import ArraySpec, TaskSpec
-from agent.tokenizer import IdRange, return_centres
+from agent.tokenizer import IdRange, encode_action, return_centres
 from agent.transformer import Transformer
 from agent.weights import flat_weights
 from tests.agent.tasks import CONTROL, GRID, MISSIONS, TASKS, random_observation, random_values
@@ -207,6 +207,31 @@ def test_action_values_read_off_the_cache_are_those_of_one_forward(mode: str, mo
         hidden = full_hidden(agent, GRID, [part], hide=False, returns=None)
         torch.testing.assert_close(read[-1], worth(hidden[-2]), atol=1e-4, rtol=0)
     assert len(read) == 3 * GRID.context_steps and float(torch.stack(read).std()) > 1e-4
+
+
+@pytest.mark.parametrize("task", [GRID, CONTROL], ids=lambda task: task.name)
+def test_the_value_of_the_chosen_action_is_in_points(task: TaskSpec) -> None:
+    task = dataclasses.replace(task, value_range=(-5.0, 15.0))
+    torch.manual_seed(0)
+    agent = Agent(AgentConfig(width=32, layers=2, heads=2, value_bins=11), [task])
+    policy, rng = Policy(agent, task, 1, DecodingConfig(), seed=1), np.random.default_rng(0)
+    observation = random_observation(task, (1,), rng)
+    texts = {"mission": MISSIONS[0]} if "mission" in task.observation else {}
+    chosen = policy.act(observation | {key: [text] for key, text in texts.items()}, np.array([True])).action
+    window = {key: array[:1] for key, array in observation.items()}
+    hidden = full_hidden(agent, task, [Prompt(window, texts, chosen)], hide=False, returns=None)
+    state, head = hidden[-task.action_tokens - 1], agent.values_of(task)
+    if task.action.kind == "discrete":
+        worth = head.expected(head(state))[int(chosen[0])]
+    else:
+        bins = encode_action(torch.from_numpy(chosen), task.action, agent.vocabulary)
+        legal = agent.vocabulary.legal_actions(task.action)
+        worth = head.expected(head.of_taken(state, bins[0] - legal.start, legal.count))
+    assert policy.action_value() == pytest.approx([-5.0 + 20.0 * float(worth)], abs=1e-3)
+    plain = Agent(AgentConfig(width=32, layers=2, heads=2), [task])
+    without = Policy(plain, task, 1, DecodingConfig())
+    without.act(observation | {key: [text] for key, text in texts.items()}, np.array([True]))
+    assert np.isnan(without.action_value()).all()
 
 
 @pytest.mark.parametrize("positions", ["rotary", "xl"])

@@ -98,6 +98,8 @@ def test_an_open_dictionary_is_given_whole_or_by_its_keys(folder):
         assert arguments == {"max_steps": 50, "action_grid": 5}
     with pytest.raises(ConfigError, match="steps"):
         compose(["actors=[mine]", "learner.steps={many: 5}"], [folder])
+    ladder = compose(["actors=[mine]", "actors.mine.ladder={temperature: [0.5, 2], top_p: [1, 0.5]}"], [folder])
+    assert ladder.actors["mine"].ladder == {"temperature": [0.5, 2], "top_p": [1, 0.5]}
 
 
 UNFILTERED = "actors.mine.objectives={own: imitation}"
@@ -128,6 +130,12 @@ BAD = [
     (["model=smal"], ["did you mean small"]),
     (["actors=[mine]", "cluster.mode=serail"], ["cluster.mode", "serial", "serail"]),
     (["actors=[mine]", "actors.mine.acting_returns=tilted"], ["actors.mine.acting_returns", "agent.returns=masked"]),
+    (["actors=[mine]", "learner.entropy_floor=0.1"], ["learner.entropy_floor", "must be 0 with imitation"]),
+    (
+        ["actors=[mine]", "actors.mine.acting_prompt=best", "learner.prompt_share=0"],
+        ["actors.mine.acting_prompt", "learner.prompt_share"],
+    ),
+    (["actors=[mine]", "actors.mine.ladder={kappa: [0, 20]}"], ["actors.mine", "kappa needs acting_returns=tilted"]),
     (["actors=[mine]", "learner.objective=return_conditioned"], ["return_conditioned", "agent.returns=masked"]),
     (["actors=[mine]", "actors.mine.objectives={online: imitation}"], ["objectives", "demonstrations and own"]),
     (["actors=[mine]", "actors.mine.objectives={own: return_conditioned}"], ["objectives.own", "knows, imitation"]),

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import ray
 
+from actors.evaluator import Foretold
 from distributed import final_evaluation
 from distributed.compose import compose
 from distributed.config import to_dict
@@ -45,7 +45,7 @@ class Player:
         if word != "plays":
             os.kill(os.getpid(), {"dies": signal.SIGKILL, "stops": signal.SIGSTOP}[word])
         task = self.plan.tasks[name].name
-        return Round(task=task, version=version, returns=[1.0], asked=[math.nan], unfinished=0, seconds=0.0)
+        return Round(task=task, version=version, returns=[1.0], foretold=Foretold(), unfinished=0, seconds=0.0)
 
 
 class Evaluation:
@@ -124,10 +124,10 @@ def test_a_process_that_is_stopped_is_waited_for_to_the_deadline(ray_of_ours, tm
 def test_a_video_that_was_not_written_is_said_and_costs_no_scores(tmp_path, caplog):
     evaluation = Evaluation(tmp_path)
     task = evaluation.plan.tasks[NAMES[0]].name
-    missing = Round(task, 7, [2.0, 4.0], [math.nan] * 2, 0, 1.0, no_video="OSError: No space left on device")
+    missing = Round(task, 7, [2.0, 4.0], Foretold(), 0, 1.0, no_video="OSError: No space left on device")
     torn = Path(tmp_path / "torn.mp4")
     torn.write_bytes(b"")
-    other = Round(evaluation.plan.tasks[NAMES[1]].name, 7, [1.0], [math.nan], 0, 1.0, video=str(torn))
+    other = Round(evaluation.plan.tasks[NAMES[1]].name, 7, [1.0], Foretold(), 0, 1.0, video=str(torn))
     with caplog.at_level(logging.WARNING):
         result = final_evaluation.make_result(
             evaluation.plan, Progress(evaluation.plan), 7, [missing, other], evaluation.metrics

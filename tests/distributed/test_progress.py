@@ -2,6 +2,7 @@
 
 import logging
 
+from actors.evaluator import Foretold
 from distributed.compose import compose
 from distributed.evaluation import Round
 from distributed.plan import make_plan
@@ -36,7 +37,7 @@ def test_the_score_of_a_checkpoint_is_the_mean_of_all_tasks_newest_evaluations()
     def evaluate(task: int, normalised: float) -> None:
         spec = tasks[task]
         value = spec.random_return + normalised * (spec.reference_return - spec.random_return)
-        progress.of_evaluator([Round(spec.name, 1, [value], [], 0, 1.0)])
+        progress.of_evaluator([Round(spec.name, 1, [value], Foretold(), 0, 1.0)])
 
     evaluate(0, 0.25)
     assert progress.state()["score"] is None

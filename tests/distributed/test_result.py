@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from actors.evaluator import Foretold
 from agent.task import ArraySpec, TaskSpec
 from distributed.console import printer
 from distributed.errors import ClowderError
@@ -72,12 +73,15 @@ def test_round_trip(tmp_path):
 
 
 def test_asked_returns_are_kept_and_shown_where_there_are_any(tmp_path):
-    scored = task_result([50.0, 70.0], TASK, 0.0, 100.0, asked=[90.0, math.nan])
+    scored = task_result(
+        [50.0, 70.0], TASK, 0.0, 100.0, foretold=Foretold(asked=[90.0, math.nan], achieved=[50.0, 60.0])
+    )
     result = dataclasses.replace(make_result(), tasks=make_result().tasks | {TASK.name: scored})
     result.write(tmp_path / "result.json")
     again = Result.read(tmp_path / "result.json").tasks[TASK.name]
-    assert again.returns == [50.0, 70.0] and again.asked[0] == 90.0 and math.isnan(again.asked[1])
-    assert again.mean_asked == 90.0
+    assert again.returns == [50.0, 70.0]
+    assert again.foretold.asked[0] == 90.0 and math.isnan(again.foretold.asked[1])
+    assert again.foretold.means("asked", "achieved") == (90.0, 50.0) and again.foretold.valued == []
     out = printer()
     with out.capture() as shown:
         out.print(result_table(result))

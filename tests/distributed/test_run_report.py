@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from actors.evaluator import Foretold
 from distributed.cli import main
 from distributed.compose import compose
 from distributed.config import to_dict
@@ -36,7 +37,9 @@ def test_a_page_holds_results_plots_and_configuration_and_asks_for_nothing_else(
         writer.scalars(values, learner_steps=100 * step, environment_steps=800 * step, wall_seconds=30.0 * step)
     writer.close()
     tasks = {
-        CARTPOLE: TaskResult(2, 60.0, (50.0, 70.0), 0.08, math.nan, returns=[50.0, 70.0], asked=[90.0, 80.0]),
+        CARTPOLE: TaskResult(
+            2, 60.0, (50.0, 70.0), 0.08, math.nan, returns=[50.0, 70.0], foretold=Foretold([90.0, 80.0], [31.0, 32.0])
+        ),
         SWINGUP: TaskResult(1, 800.0, (800.0, 800.0), 0.9, 0.95, returns=[800.0]),
     }
     Result(0, 7, "discrete=sample", tasks, 300, 2400, 90.0, 5).write(run.result)
@@ -52,6 +55,7 @@ def test_a_page_holds_results_plots_and_configuration_and_asks_for_nothing_else(
         "50 to 70",
         "discrete=sample",
         ">85<",
+        ">31.5<",
     ):
         assert text in page
     assert "cartpole_swingup:" in page, "the configuration"

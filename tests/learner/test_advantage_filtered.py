@@ -120,13 +120,16 @@ def test_what_is_done_with_equal_values_is_imitated_as_by_the_plain_objective() 
 def test_a_floor_keeps_the_policy_from_one_action() -> None:
     windows = [episode([0], [action], [float(action)]) for action in (0, 1)]
     free, floored = make_learner(windows), make_learner(windows, entropy_floor=0.5)
-    for step in range(120):
-        free.step()
+    for step in range(280):
         floored.step()
+        if step < 120:
+            free.step()
         if step == 100:
             free.metrics()  # those from here on are looked at
+        if step == 250:
+            floored.metrics()
     assert free.metrics()["entropy/test/places"] < 0.2
-    assert floored.metrics()["entropy_multiplier/test/places"] > 0
+    assert floored.metrics()["entropy/test/places"] == pytest.approx(0.5, abs=0.05)
     assert probabilities(floored, [0], [])[0] > 2 * probabilities(free, [0], [])[0]
 
 

@@ -60,7 +60,8 @@ def test_shares_are_exact_and_online_windows_are_counted() -> None:
     for task in ("test/control", "test/grid"):
         assert metrics[f"share_actual/good/{task}"] == metrics[f"share_asked/good/{task}"] == 0.125
     assert learner.counters()["online_windows_learned"] == 4 * 4
-    assert metrics["lag_versions_mean"] == 2.0 and metrics["demonstration_share"] == 0.75
+    assert metrics["lag_versions_mean"] == metrics[f"lag_versions_mean/{GRID.name}"] == 2.0
+    assert metrics["demonstration_share"] == 0.75
     assert learner.metrics() == {}  # nothing stale is reported again
 
 
@@ -228,6 +229,22 @@ def test_one_batch_overfits_for_every_kind_of_target(embedding: str) -> None:
     observation["question"] = [window.metadata.texts["question"] for window in windows]
     said = policy.act(observation, np.ones(len(windows), bool)).action
     np.testing.assert_array_equal(said, np.stack([window.action[0] for window in windows]))
+
+
+@pytest.mark.parametrize("objective", ["imitation", "return_conditioned"])
+def test_entropy_is_the_share_of_the_greatest_over_legal_actions(objective: str) -> None:
+    learner = make_learner(
+        tasks=(*TASKS, QUESTION), objective=objective, agent={"returns": "masked"}, learning_rate=3e-3, steps=200
+    )
+    torch.nn.init.zeros_(learner.agent.tokens.weight)  # every action as likely
+    learner.step()
+    metrics = learner.metrics()
+    for task in TASKS:
+        assert metrics[f"entropy/{task.name}"] == pytest.approx(1.0, abs=1e-4)
+    assert f"entropy/{QUESTION.name}" not in metrics  # a text
+    for _ in range(60):
+        learner.step()
+    assert all(0 < learner.metrics()[f"entropy/{task.name}"] < 0.99 for task in TASKS[:1])
 
 
 def test_activation_checkpointing_changes_no_gradient() -> None:

@@ -39,7 +39,7 @@ def test_a_finished_run_is_not_trained_again(finished: Path) -> None:
             ["learner.steps=7"],
             "learner.steps=3500, and the study asks for 7 now; move it away",
         ),
-        (["actors.cartpole_v1.ladder={kappa: [1.0, 2.0]}"], r"actors.cartpole_v1.ladder=\{\}, and the study asks for"),
+        (["actors.cartpole_v1.ladder={top_p: [1, 0.5]}"], r"actors.cartpole_v1.ladder=\{\}, and the study asks for"),
         (
             ["actors=[cartpole_v1,boxing]"],
             r"actors=\['cartpole_v1'\], and the study asks for \['cartpole_v1', 'boxing'\] now",
