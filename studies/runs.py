@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import resource
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from distributed.compose import compose, known_keys, typed
 from distributed.config import TrainConfig
@@ -57,13 +57,9 @@ def _check_same(folder: Path, words: Sequence[str]) -> None:
 
 def _settings(config: TrainConfig) -> dict[str, Any]:
     """Every setting by its key; a run may lie elsewhere than where it was trained."""
-    found: dict[str, Any] = {"actors": list(config.actors)}
-    for key in known_keys(config):
-        found[key] = functools.reduce(
-            lambda part, name: part[name] if isinstance(part, dict) else getattr(part, name), key.split("."), config
-        )
-    del found["logging.folder"]
-    return found
+    tree = OmegaConf.structured(config)
+    found = {key: OmegaConf.select(tree, key) for key in known_keys(config) if key != "logging.folder"}
+    return {"actors": list(config.actors)} | found
 
 
 def evaluated(run: Path, name: str, words: Sequence[str]) -> Result:
