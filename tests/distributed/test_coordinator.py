@@ -130,6 +130,7 @@ def make(**settings):
 """
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_an_environment_that_keeps_failing_ends_the_run_with_its_own_words(tmp_path):
     (tmp_path / "mine" / "actors").mkdir(parents=True)

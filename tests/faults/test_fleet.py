@@ -186,6 +186,7 @@ def test_a_process_that_runs_and_has_never_answered_is_killed_by_its_id(told: To
     assert member.handle is None and gone(pid)
 
 
+@pytest.mark.long
 def test_a_coordinator_that_stood_still_longer_than_all_deadlines_replaces_nobody(told: Told) -> None:
     members = [told.add(f"environment_actor/x-{number}", slow=0.5) for number in range(3)]
     told.until(lambda: all(member.alive for member in members))

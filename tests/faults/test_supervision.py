@@ -69,6 +69,7 @@ def test_what_does_not_answer_is_replaced_and_the_fleet_can_grow_and_shrink(cart
         assert "cannot be changed while a run goes on" in output(tmp_path, "fleet.txt")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_coordinator_that_stood_still_replaces_nothing(cartpole_set, tmp_path):
     words = [*SMALL, *QUICK, f"actors.cartpole_v1.demonstrations={cartpole_set}", "learner.steps=1000000"]
@@ -82,6 +83,7 @@ def test_a_coordinator_that_stood_still_replaces_nothing(cartpole_set, tmp_path)
         assert watched.metrics()["fleet/restarts"] == 0 and "starts again" not in watched.run.log.read_text()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_killed_coordinator_leaves_no_process_and_its_run_can_be_resumed(cartpole_set, tmp_path):
     words = [*SMALL, *QUICK, f"actors.cartpole_v1.demonstrations={cartpole_set}", "learner.steps=1000000"]

@@ -133,6 +133,7 @@ def poll_until(condition: Callable[[], bool], fleet: Fleet, seconds: float) -> N
         assert time.monotonic() < end, [vars(member) for member in fleet.members]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(150)
 def test_processes_that_wait_for_a_stopped_replay_server_say_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -120,7 +120,7 @@ def test_noise_is_spread_evenly_and_levels_take_turns() -> None:
 
 
 SCRIPT = """
-import resource, sys
+import resource, signal, sys
 from pathlib import Path
 from actors.demonstrations.record import record
 from tests.actors.demonstrations.sets import BABYAI
@@ -128,6 +128,7 @@ def say(report):
     print(report.episodes, flush=True)
     if report.episodes == int(sys.argv[3]):
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))  # from here every file is too large, as on a full disk
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, which tests may be, ignore it
 record(BABYAI, "babyai-bot", 100000, Path(sys.argv[1]), form=sys.argv[2], progress=say, random_seconds=0)
 """
 
