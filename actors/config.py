@@ -27,6 +27,8 @@ class ActorConfig:
         envs_per_actor: environments in each of them.
         context_steps: timesteps the agent reads, in training and at acting alike.
         return_horizon: steps after a window's last step that its reward column runs on.
+        ends_counted: whether a termination in these steps counts for the critic of
+            ``learner.objective=advantage_filtered``; false where demonstrations are often wrong and it is soon right.
         random_return, reference_return: fixed returns that the normalised score maps to 0 and 1.
         return_range: lowest and highest return to come that a return token tells apart, which ``agent.returns`` needs:
             of a whole episode, or of ``return_horizon`` steps where that is above 0.
@@ -67,6 +69,7 @@ class ActorConfig:
     envs_per_actor: int = 8
     context_steps: int = 8
     return_horizon: int = 0
+    ends_counted: bool = True
     random_return: float | None = None
     reference_return: float | None = None
     return_range: list[float] | None = None

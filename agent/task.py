@@ -101,6 +101,8 @@ class TaskSpec:
         instruction: fixed text of the task, if any.
         random_return, reference_return: fixed returns that `normalised` maps to 0 and 1; NaN where unknown.
         return_horizon: steps after a window's last step that its reward column runs on (0: none).
+        ends_counted: whether a termination in these steps counts for a critic, as nothing that came after it; otherwise
+            its own word on a crop's last state stands there.
         return_range: lowest and highest return to come that a return token tells apart; None where there is none. Fixed
             for ever, like the returns above: bins of checkpoints and of data must mean the same.
         value_range: lowest and highest discounted return to come, between which action values are learned; None where
@@ -119,6 +121,7 @@ class TaskSpec:
     random_return: float = math.nan
     reference_return: float = math.nan
     return_horizon: int = 0
+    ends_counted: bool = True
     return_range: tuple[float, float] | None = None
     value_range: tuple[float, float] | None = None
     discount: float | None = None

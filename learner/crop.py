@@ -66,7 +66,7 @@ def returns_to_come(window: Window, horizon: int) -> np.ndarray:
     sums = np.concatenate(([0.0], np.cumsum(reward)))
     step = np.arange(length)
     last = step + horizon if horizon else np.full(length, len(reward) + 1)
-    ends = bool(window.terminated[-1])  # then no reward follows the window's last step
+    ends = bool(window.terminated[-1]) or window.metadata.tail_terminated  # then no reward follows
     known = (last <= len(reward)) | ends
     return np.where(known, sums[np.minimum(last, len(reward))] - sums[step], np.nan).astype(np.float32)
 
@@ -87,8 +87,7 @@ class Labels:
         log_prob: float32 [n, C], of the executed action where it was sampled, the sum over its tokens; NaN where it is
             not known.
         later: float32 [n, return_horizon], the rewards that came after a crop; zeros after a termination in its
-            window. NaN where they are not known, and where an episode ends among them, after its window: more was
-            learned with a critic's own word there (docs/improvement.md, "GoToLocal").
+            window, and where the task has ``ends_counted`` after it too. NaN where they are not known or not counted.
     """
 
     action: torch.Tensor
@@ -174,15 +173,17 @@ def collate(
         torch.tensor([crop.window.metadata.has_reward for crop in crops]),
         torch.tensor([judged[of] for of in window]),
         torch.from_numpy(log_prob),
-        torch.from_numpy(np.stack([_later(crop, task.return_horizon) for crop in crops])),
+        torch.from_numpy(np.stack([_later(crop, task) for crop in crops])),
     )
     return inputs, labels
 
 
-def _later(crop: Crop, horizon: int) -> np.ndarray:
-    """The ``horizon`` rewards after a crop; see `Labels`."""
-    reward = crop.window.reward[crop.stop : crop.stop + horizon].astype(np.float32)
-    if len(reward) < horizon and not crop.window.terminated[-1]:
+def _later(crop: Crop, task: TaskSpec) -> np.ndarray:
+    """The ``return_horizon`` rewards after a crop; see `Labels`."""
+    window, horizon = crop.window, task.return_horizon
+    reward = window.reward[crop.stop : crop.stop + horizon].astype(np.float32)
+    ends = bool(window.terminated[-1]) or (task.ends_counted and window.metadata.tail_terminated)
+    if len(reward) < horizon and not ends:
         return np.full(horizon, np.nan, np.float32)
     return np.pad(reward, (0, horizon - len(reward)))
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from agent.task import TaskSpec
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class WindowMetadata:
         success: the environment's own word on the episode, where known at emission.
         episode_return: undiscounted return of the whole episode, where known at emission.
         tail_steps: steps after the last step of the window that the reward column runs on.
-        tail_complete: True when the tail reaches `TaskSpec.return_horizon` steps or the episode's end.
+        tail_terminated: True when the episode terminates within the tail: nothing comes after it.
         temperature, top_p, decoding, kappa: how the actor sampled.
         prompt_episode_id: episode whose beginning the actor had read before this one when the window went out; None: no
             prompt. A better one is read as soon as it is there, by episodes under way too.
@@ -59,7 +59,7 @@ class WindowMetadata:
     success: bool | None = None
     episode_return: float | None = None
     tail_steps: int = 0
-    tail_complete: bool = True
+    tail_terminated: bool = False
     temperature: float = 1.0
     top_p: float = 1.0
     decoding: str = "sample"

@@ -29,6 +29,19 @@ class _StoredWindow:
     cells: dict[str, Cell]
 
 
+@dataclasses.dataclass(frozen=True)
+class _End:
+    """How an episode ended."""
+
+    terminated: bool
+    success: bool | None
+
+
+def _whole(rewards: np.ndarray) -> float:
+    """Return of an episode."""
+    return float(rewards.sum(dtype=np.float64))
+
+
 def window_spans(steps: int, phase: int, length: int, stride: int) -> Iterator[tuple[int, int]]:
     """[start, stop) of each window of an episode: starts at ``phase`` modulo ``stride``, clipped to the episode.
 
@@ -200,7 +213,7 @@ class EpisodeWriter:
                 self._close(max(0, start), steps, self._buffer.rows)
         if over:
             self._open = False
-            self._finish(np.asarray(self._rewards, np.float32), success)
+            self._finish(np.asarray(self._rewards, np.float32), _End(terminated, success))
         else:
             while self._waiting and self._waiting[0].stop + self.task.return_horizon <= steps:
                 self._emit(self._waiting.popleft(), self._rewards)
@@ -261,12 +274,12 @@ class EpisodeWriter:
 
         self._start_episode(texts, metadata)
         self._open = False
-        whole = float(columns["reward"].sum(dtype=np.float64))
+        end = _End(terminated, success)
         for start, stop in window_spans(steps, self._phase, self._length, self._stride):
             self._close(start, stop, rows)
             if stop < steps:  # what ends with the episode is written by `_finish`, which knows the last window
-                self._emit(self._waiting.popleft(), columns["reward"], success, whole)
-        self._finish(columns["reward"], success)
+                self._emit(self._waiting.popleft(), columns["reward"], end)
+        self._finish(columns["reward"], end)
 
     def close(self, deadline: float = 10.0) -> bool:
         """Wait until all windows were taken, and end; False where some were dropped after ``deadline`` seconds."""
@@ -307,21 +320,17 @@ class EpisodeWriter:
         filled[: len(values)] = values
         return filled
 
-    def _complete(
-        self, stream: ItemStream, window: _StoredWindow, rewards: Any, success: bool | None, whole: float | None
-    ) -> dict[str, Cell]:
-        """All cells of a window, its rewards and metadata stored too. ``rewards`` are those of the episode so far;
-        ``whole`` is their sum where the episode is over."""
+    def _complete(self, stream: ItemStream, window: _StoredWindow, rewards: Any, end: _End | None) -> dict[str, Cell]:
+        """All cells of a window, its rewards and metadata stored too. ``rewards`` are those of the episode so far,
+        which is over where there is an ``end``."""
         tail = min(window.stop + self.task.return_horizon, len(rewards)) - window.stop
         reward = np.asarray(rewards[window.start : window.stop + tail], np.float32)
-        metadata = self._metadata(window, tail, whole, success)
+        metadata = self._metadata(window, rewards, tail, end)
         return {**window.cells, **stream.store({"reward": self._filled("reward", reward), "metadata": metadata})}
 
-    def _emit(
-        self, window: _StoredWindow, rewards: Any, success: bool | None = None, whole: float | None = None
-    ) -> dict[str, Cell]:
+    def _emit(self, window: _StoredWindow, rewards: Any, end: _End | None = None) -> dict[str, Cell]:
         """Make the item of the source's own table, and return its cells."""
-        cells = self._complete(self._stream, window, rewards, success, whole)
+        cells = self._complete(self._stream, window, rewards, end)
         self._stream.add(self._tables[self._source], cells)
         self.windows_written += 1
         return cells
@@ -331,13 +340,13 @@ class EpisodeWriter:
         if self._chosen_stream is not None:
             self._chosen_stream.forget()
 
-    def _finish(self, rewards: np.ndarray, success: bool | None) -> None:
+    def _finish(self, rewards: np.ndarray, end: _End) -> None:
         """Write what waits for the end of the episode, then ``ends`` and ``good``."""
-        whole = float(rewards.sum(dtype=np.float64))
+        whole = _whole(rewards)
         last: dict[str, Cell] | None = None  # the longest of those that the end cuts is the first of them
         while self._waiting:
             window = self._waiting.popleft()
-            cells = self._emit(window, rewards, success, whole)
+            cells = self._emit(window, rewards, end)
             if window.stop == len(rewards) and last is None:
                 last = cells
         if self._config.ends and last is not None:
@@ -346,7 +355,7 @@ class EpisodeWriter:
             good = self._is_good is not None and self._is_good(whole)
             best = self._is_best is not None and self._is_best(whole)
             for window in self._kept if good or best else ():
-                cells = self._complete(self._chosen_stream, window, rewards, success, whole)
+                cells = self._complete(self._chosen_stream, window, rewards, end)
                 if good:
                     self._chosen_stream.add(self._tables["good"], cells)
                 if best:
@@ -358,17 +367,17 @@ class EpisodeWriter:
         self.episodes_written += 1
         self.steps_written += len(rewards)
 
-    def _metadata(self, window: _StoredWindow, tail: int, whole: float | None, success: bool | None) -> np.ndarray:
+    def _metadata(self, window: _StoredWindow, rewards: Any, tail: int, end: _End | None) -> np.ndarray:
         """Uint8 [metadata bytes]: the JSON, padded with spaces, which JSON ignores."""
         data = WindowMetadata(
             task=self.task.name,
             source=self._source,
             start_step=window.start,
             steps=window.stop - window.start,
-            episode_return=whole,
-            success=success,
+            episode_return=None if end is None else _whole(rewards),
+            success=None if end is None else end.success,
             tail_steps=tail,
-            tail_complete=True,  # a window goes out no sooner
+            tail_terminated=tail > 0 and end is not None and end.terminated and window.stop + tail == len(rewards),
             **self._episode,
         ).encode()
         if len(data) > self._metadata_bytes:

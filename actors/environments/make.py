@@ -37,6 +37,7 @@ ADAPTERS = {
 OF_THE_RUN = (
     "context_steps",
     "return_horizon",
+    "ends_counted",
     "random_return",
     "reference_return",
     "return_range",

@@ -185,6 +185,9 @@ def test_returns_to_come_are_known_only_where_they_are() -> None:
             metadata=dataclasses.replace(window.metadata, has_reward=has_reward),
         )
         np.testing.assert_array_equal(returns_to_come(changed, horizon), np.array(expected, np.float32))
+    before_the_end = dataclasses.replace(window.metadata, tail_terminated=True)
+    changed = dataclasses.replace(window, reward=reward[:6], metadata=before_the_end)
+    assert returns_to_come(changed, 3).tolist() == [7, 14, 28, 56, 48]
 
 
 def test_rewards_after_a_crop_are_known_only_where_they_are() -> None:
@@ -197,7 +200,12 @@ def test_rewards_after_a_crop_are_known_only_where_they_are() -> None:
         (dataclasses.replace(window, reward=reward[:5], terminated=ended), [[8, 16, 0], [0, 0, 0]]),
         (dataclasses.replace(window, reward=reward[:5], truncated=ended), [[np.nan] * 3] * 2),  # a time limit is no end
     ]
-    for changed, expected in cases:
+    before_the_end = dataclasses.replace(window.metadata, tail_terminated=True)
+    near = dataclasses.replace(window, reward=reward[:6], metadata=before_the_end)
+    cases = [(task, *case) for case in cases]
+    cases += [(task, near, [[8, 16, 32], [32, 0, 0]])]
+    cases += [(dataclasses.replace(task, ends_counted=False), near, [[8, 16, 32], [np.nan] * 3])]
+    for task, changed, expected in cases:
         crops = [Crop(changed, 0, 3), Crop(changed, 2, 5)]
         _, labels = collate(task, crops, TextTokenizer.default(), np.random.default_rng(0))
         np.testing.assert_array_equal(labels.later.numpy(), np.array(expected, np.float32))

@@ -62,7 +62,8 @@ def check_against(window: Window, task: TaskSpec, episode: dict[str, Any]) -> No
     for name in ("action", "label", "label_mask", "policy_version", "log_prob"):
         np.testing.assert_array_equal(getattr(window, name), episode[name][start:stop])
     tail = min(stop + task.return_horizon, steps) - stop
-    assert window.metadata.tail_steps == tail and window.metadata.tail_complete
+    assert window.metadata.tail_steps == tail
+    assert window.metadata.tail_terminated == (tail > 0 and stop + tail == steps and bool(episode["terminated"]))
     np.testing.assert_array_equal(window.reward, episode["reward"][start : stop + tail])
     last = np.arange(start, stop) == steps - 1
     np.testing.assert_array_equal(window.terminated, last & episode["terminated"])
