@@ -35,7 +35,8 @@ class Foretold:
     Attributes:
         asked, achieved: the return that was asked for, and the rewards of the steps it speaks of: all of them, or the
             task's ``return_horizon``.
-        valued, earned: what the critic says of the first action, and the discounted return.
+        valued, earned: what the critic says of the first action, and the discounted return; with a ``return_horizon``,
+            of as many steps as its targets count, a context and these.
     """
 
     PAIRS: ClassVar = (("asked", "achieved"), ("valued", "earned"))
@@ -202,6 +203,7 @@ def _play(
     asked, valued = np.full(num_envs, np.nan), np.full(num_envs, np.nan)
     achieved, earned = np.zeros(num_envs, np.float64), np.zeros(num_envs, np.float64)
     horizon = environment.task.return_horizon
+    counted = environment.task.context_steps + horizon
     finished: dict[int, tuple[float, int, bool | None, tuple[float, ...]]] = {}
 
     while len(finished) < len(seeds) and time.monotonic() - started < deadline:
@@ -215,7 +217,7 @@ def _play(
         observation, is_first = step.observation, step.done.copy()
         returns += step.reward
         achieved += step.reward * (lengths < (horizon or math.inf))
-        earned += step.reward * discount**lengths
+        earned += step.reward * discount**lengths * (lengths < (counted if horizon else math.inf))
         lengths += 1
         for slot in np.flatnonzero(step.done):
             seed = playing[slot]

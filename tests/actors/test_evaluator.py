@@ -65,10 +65,10 @@ def test_what_comes_of_it_is_of_as_many_steps_as_were_spoken_of_and_discounted_f
             return np.array([2.5, math.nan])
 
     environment = Countdown(2)
-    environment.task = dataclasses.replace(environment.task, return_horizon=3)
+    environment.task = dataclasses.replace(environment.task, return_horizon=3, context_steps=1)
     foretold = evaluate(Valuing(2), environment, [0, 3, 1], deadline=10, discount=0.5).foretold  # 2, 5 and 3 steps
     assert foretold.achieved == [2.0, 3.0, 3.0]
-    assert foretold.earned == [1.5, 1.9375, 1.75]
+    assert foretold.earned == [1.5, 1.875, 1.75]  # of four steps at most
     assert foretold.pairs("valued", "earned") == [(2.5, 1.5), (2.5, 1.75)]
     assert foretold.means("valued", "earned") == (2.5, 1.625)
 
