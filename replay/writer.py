@@ -31,15 +31,11 @@ class _StoredWindow:
 
 @dataclasses.dataclass(frozen=True)
 class _End:
-    """How an episode ended."""
+    """How an episode ended, and its return."""
 
     terminated: bool
     success: bool | None
-
-
-def _whole(rewards: np.ndarray) -> float:
-    """Return of an episode."""
-    return float(rewards.sum(dtype=np.float64))
+    whole: float
 
 
 def window_spans(steps: int, phase: int, length: int, stride: int) -> Iterator[tuple[int, int]]:
@@ -213,7 +209,8 @@ class EpisodeWriter:
                 self._close(max(0, start), steps, self._buffer.rows)
         if over:
             self._open = False
-            self._finish(np.asarray(self._rewards, np.float32), _End(terminated, success))
+            rewards = np.asarray(self._rewards, np.float32)
+            self._finish(rewards, _End(terminated, success, float(rewards.sum(dtype=np.float64))))
         else:
             while self._waiting and self._waiting[0].stop + self.task.return_horizon <= steps:
                 self._emit(self._waiting.popleft(), self._rewards)
@@ -274,7 +271,7 @@ class EpisodeWriter:
 
         self._start_episode(texts, metadata)
         self._open = False
-        end = _End(terminated, success)
+        end = _End(terminated, success, float(columns["reward"].sum(dtype=np.float64)))
         for start, stop in window_spans(steps, self._phase, self._length, self._stride):
             self._close(start, stop, rows)
             if stop < steps:  # what ends with the episode is written by `_finish`, which knows the last window
@@ -325,7 +322,8 @@ class EpisodeWriter:
         which is over where there is an ``end``."""
         tail = min(window.stop + self.task.return_horizon, len(rewards)) - window.stop
         reward = np.asarray(rewards[window.start : window.stop + tail], np.float32)
-        metadata = self._metadata(window, rewards, tail, end)
+        over = end is not None and end.terminated and window.stop + tail == len(rewards)
+        metadata = self._metadata(window, tail, tail > 0 and bool(over), end)
         return {**window.cells, **stream.store({"reward": self._filled("reward", reward), "metadata": metadata})}
 
     def _emit(self, window: _StoredWindow, rewards: Any, end: _End | None = None) -> dict[str, Cell]:
@@ -342,7 +340,6 @@ class EpisodeWriter:
 
     def _finish(self, rewards: np.ndarray, end: _End) -> None:
         """Write what waits for the end of the episode, then ``ends`` and ``good``."""
-        whole = _whole(rewards)
         last: dict[str, Cell] | None = None  # the longest of those that the end cuts is the first of them
         while self._waiting:
             window = self._waiting.popleft()
@@ -352,14 +349,14 @@ class EpisodeWriter:
         if self._config.ends and last is not None:
             self._stream.add(self._tables["ends"], last)
         if self._chosen_stream is not None:
-            good = self._is_good is not None and self._is_good(whole)
-            best = self._is_best is not None and self._is_best(whole)
+            good = self._is_good is not None and self._is_good(end.whole)
+            best = self._is_best is not None and self._is_best(end.whole)
             for window in self._kept if good or best else ():
                 cells = self._complete(self._chosen_stream, window, rewards, end)
                 if good:
                     self._chosen_stream.add(self._tables["good"], cells)
                 if best:
-                    self._chosen_stream.add(self._tables["best"], cells, priority=whole)
+                    self._chosen_stream.add(self._tables["best"], cells, priority=end.whole)
             self.good_windows_written += good * len(self._kept)
             self.best_windows_written += best * len(self._kept)
             self.good_episodes += good
@@ -367,17 +364,17 @@ class EpisodeWriter:
         self.episodes_written += 1
         self.steps_written += len(rewards)
 
-    def _metadata(self, window: _StoredWindow, rewards: Any, tail: int, end: _End | None) -> np.ndarray:
+    def _metadata(self, window: _StoredWindow, tail: int, tail_terminated: bool, end: _End | None) -> np.ndarray:
         """Uint8 [metadata bytes]: the JSON, padded with spaces, which JSON ignores."""
         data = WindowMetadata(
             task=self.task.name,
             source=self._source,
             start_step=window.start,
             steps=window.stop - window.start,
-            episode_return=None if end is None else _whole(rewards),
+            episode_return=None if end is None else end.whole,
             success=None if end is None else end.success,
             tail_steps=tail,
-            tail_terminated=tail > 0 and end is not None and end.terminated and window.stop + tail == len(rewards),
+            tail_terminated=tail_terminated,
             **self._episode,
         ).encode()
         if len(data) > self._metadata_bytes:
