@@ -163,18 +163,18 @@ def main() -> None:
     parser.add_argument("--task", choices=tuple(EXPERIMENTS), default="cartpole")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
-    parser.add_argument("--ppo-steps", type=int, default=0, help="of PPO (default: as many as Clowder's)")
+    parser.add_argument("--ppo-steps", type=int, help="of PPO (default: as many as Clowder's; 0: without PPO)")
     parser.add_argument("--out", type=Path, help="write the JSON here too")
     parser.add_argument("overrides", nargs="*", help="key=value of the runs")
     options = parser.parse_args()
-    if importlib.util.find_spec("stable_baselines3") is None:
+    if options.ppo_steps != 0 and importlib.util.find_spec("stable_baselines3") is None:
         parser.error("PPO needs stable-baselines3: pip install -c constraints.txt -e '.[bench]'")
     bar = EXPERIMENTS[options.task][1]
     ours = [clowder(options.task, seed, options.runs, options.overrides) for seed in options.seeds]
-    steps = options.ppo_steps or max(run["environment_steps"] for run in ours)
+    steps = max(run["environment_steps"] for run in ours) if options.ppo_steps is None else options.ppo_steps
     first, second = (point["environment_steps"] for point in ours[0]["points"][:2])  # replay is filled before the first
     every = second - first
-    theirs = [ppo(options.task, seed, steps, every) for seed in options.seeds]
+    theirs = [ppo(options.task, seed, steps, every) for seed in options.seeds] if steps else []
     write_report("studies.from_nothing", {"bar": bar, "clowder": ours, "ppo": theirs}, options.out)
     print("\n| agent | seed | solved at | held | final | environment steps | CPU s |\n|---|---|---|---|---|---|---|")
     for run in ours:
