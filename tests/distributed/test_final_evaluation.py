@@ -84,6 +84,7 @@ def ray_of_ours():
         leave()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_process_that_is_killed_is_replaced_and_its_task_is_played_again(ray_of_ours, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(final_evaluation, "EvaluatorProcess", Player)

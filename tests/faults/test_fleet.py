@@ -230,6 +230,7 @@ def test_a_member_that_moves_when_the_fleet_stops_is_not_started_again(told: Tol
     assert all(gone(found[0]) for found in processes if found is not None)
 
 
+@pytest.mark.long
 def test_a_death_on_a_machine_that_is_taken_away_does_not_count(told: Told) -> None:
     member = told.add("environment_actor/x-0")
     told.until(lambda: member.alive)
@@ -249,6 +250,7 @@ def test_a_member_that_is_sent_away_while_it_moves_goes(told: Told) -> None:
     assert member.handle is None and told.fleet.restarts == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("announced", [True, False], ids=["taken away", "not"])
 def test_a_store_that_dies_with_a_machine_that_is_taken_away_may(told: Told, announced: bool) -> None:
     """Ray starts it again, and no death is allowed."""
