@@ -8,15 +8,14 @@ STAMP := $(VENV)/.installed
 
 setup: $(STAMP)
 
-# All but torch by hashes; torch after it, since its builds for CPU and CUDA differ; nothing else is fetched. Modules are
-# compiled when they are imported first: most never are, and compiling all takes half as long as the rest of this.
+# All but torch by hashes; torch after it, since its builds for CPU and CUDA differ; nothing else is fetched.
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 $(STAMP): pyproject.toml constraints.txt locks/build.txt locks/setup.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Clowder needs Python 3.11 (dm-reverb 0.14.0 has no later wheel); call: make PYTHON=/path/to/python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --require-hashes --no-deps -r locks/build.txt
-	$(PIP) install --no-compile --require-hashes --no-deps --no-build-isolation -r locks/setup.txt
-	$(PIP) install --no-compile -c constraints.txt torch
+	$(PIP) install --require-hashes --no-deps --no-build-isolation -r locks/setup.txt
+	$(PIP) install -c constraints.txt torch
 	$(PIP) install --no-deps --no-build-isolation -e .
 	$(PIP) check
 	touch $(STAMP)
