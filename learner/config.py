@@ -150,7 +150,6 @@ class LearnerConfig:
             "outcome_share",
             "best_share",
             "expectile",
-            "entropy_floor",
             "target_rate",
         ):
             if not 0 <= getattr(self, name) <= 1:

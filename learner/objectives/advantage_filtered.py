@@ -213,7 +213,7 @@ class AdvantageFiltered:
         with torch.no_grad():
             assert steps.task.value_range is not None  # checked when this was made
             low, high = steps.task.value_range
-            moved = MULTIPLIER_RATE * (config.entropy_floor - entropy.detach())
+            moved = MULTIPLIER_RATE * (self._setting(steps.task, "entropy_floor") - entropy.detach())
             multiplier = (self.multiplier[name] + moved.nan_to_num()).clamp(0.0, MOST_MULTIPLIER)
             self.multiplier[name] = multiplier
             record[f"entropy/{name}"] = entropy.detach()
