@@ -159,6 +159,10 @@ def check_actor_config(config: ActorConfig, name: str) -> None:
         refuse("acting_prompt", f"must be none: a context of {config.context_steps} timestep has no room for a prompt")
     if config.return_horizon < 0:
         refuse("return_horizon", "must be at least 0")
+    if not config.ends_counted and config.return_horizon == 0:
+        refuse(
+            "ends_counted", "is of what comes after a window, which return_horizon above 0 has counted; leave it out"
+        )
     if not (config.weight > 0 and math.isfinite(config.weight)):
         refuse("weight", "must be a positive number")
     if not 0 <= config.online_share <= 1:

@@ -121,6 +121,7 @@ BAD = [
     (["actors=[mine]", "actors.other.num_actors=1"], ["actors.mine.num_actors"]),
     (["actors=[mine]", "actors.mine.num_actors=-1"], ["actors.mine.num_actors", "at least 0"]),
     (["actors=[mine]", "actors.mine.context_steps=99"], ["context_steps", "replay.window_length"]),
+    (["actors=[mine]", "actors.mine.ends_counted=false"], ["actors.mine.ends_counted", "return_horizon"]),
     (["actors=[mine]", "actors.mine.imitation_share=2"], ["actors.mine.imitation_share", "learner.imitation_share"]),
     (["actors=[mine]", "actors.mine.task=cartpole"], ["actors.mine.task", "domain/name"]),
     (["actors=[mine]", "learner.min_replay_size=10001"], ["min_replay_size", "replay.good_capacity (10000)"]),

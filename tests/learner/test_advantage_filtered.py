@@ -117,9 +117,14 @@ def test_what_is_done_with_equal_values_is_imitated_as_by_the_plain_objective() 
         torch.testing.assert_close(plain, ours, rtol=1e-5, atol=1e-8)
 
 
-def test_a_floor_keeps_the_policy_from_one_action() -> None:
+@pytest.mark.parametrize("of_task", [False, True], ids=["of all tasks", "of its own"])
+def test_a_floor_keeps_the_policy_from_one_action(of_task: bool) -> None:
+    def floor(share: float) -> Learner:
+        own, of_all = (share, 0.5 - share) if of_task else (None, share)
+        return make_learner(windows, dataclasses.replace(TASK, entropy_floor=own), entropy_floor=of_all)
+
     windows = [episode([0], [action], [float(action)]) for action in (0, 1)]
-    free, floored = make_learner(windows), make_learner(windows, entropy_floor=0.5)
+    free, floored = floor(0.0), floor(0.5)
     for step in range(280):
         floored.step()
         if step < 120:

@@ -65,7 +65,8 @@ def test_arms_have_the_same_data_and_updates(names: list[str], arm: str, tmp_pat
         assert (actor.num_actors, actor.online_share) == ((1, 0.5) if online else (0, 0.0))
 
 
-def test_boxing_shares_a_model_with_more_of_its_critics_gradient() -> None:
+def test_boxing_shares_a_model_with_settings_of_its_own() -> None:
     for names, said in ((["boxing"], False), (list(TASKS), True)):
         words = overrides(names, "online", Path("sets"))
-        assert ("actors.boxing.critic_gradient=0.5" in words) == said
+        for setting in TASKS["boxing"].together:
+            assert (f"actors.boxing.{setting}" in words) == said
