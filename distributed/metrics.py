@@ -29,7 +29,7 @@ TASK_CHARTS = {
     "return of demonstrations, own episodes and evaluation": ["demonstrations/return", "return", "evaluation/return"],
     "asked and achieved return": ["evaluation/asked_return", "evaluation/achieved_return"],
     "value of the first action and discounted return": ["evaluation/value", "evaluation/discounted_return"],
-    "entropy of the policy": ["learner/entropy", "learner/entropy_multiplier"],
+    "entropy of the policy": ["learner/entropy", "learner/own_entropy", "learner/entropy_multiplier"],
     "value and scale of advantages": ["learner/value", "learner/advantage_scale"],
     "share of each source": ["share/demonstrations", "share/online", "share/good", "share/best"],
     "versions behind, of weights that act and of what is learned from": ["actor/versions_behind", "lag/versions_mean"],

@@ -101,7 +101,7 @@ def _task_panels(rows: Sequence[Row], task: str, found: TaskResult | None) -> st
         Line(f"evaluation/return/{task}", "evaluated", "o"),
     ]
     sources = sorted(_named(rows, "share/", f"/{task}"))
-    entropy = [("entropy", "entropy"), ("entropy_multiplier", "multiplier")]
+    entropy = [("entropy", "entropy"), ("own_entropy", "of own steps"), ("entropy_multiplier", "multiplier")]
     value = [("value", "mean"), ("advantage_scale", "advantage scale")]
     behind = [("actor/versions_behind", "acting"), ("lag/versions_mean", "learned from")]
     panels = [

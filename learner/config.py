@@ -64,7 +64,8 @@ class LearnerConfig:
             the rest, and all of it on the run's own steps, weighs all actions by what the critic says of them.
         imitation_weighting: how far that part follows advantages: 0 imitates all demonstrations alike, 1 with weight
             exp(advantage in root mean squares) (AWAC, Nair et al. 2020).
-        entropy_floor: share of the greatest entropy below which the policy's is raised; 0: never.
+        entropy_floor: share of the greatest entropy below which the policy's is raised, on the run's own steps where
+            there are any; 0: never.
         data_deadline: seconds to wait for a window before the table is named in an error.
         prefetch_batches: batches prepared ahead by a thread; 0 prepares them in line.
         device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.

@@ -25,6 +25,8 @@ weights, not of heads alone), and pi'_T, which is pi' at temperature ``value_tem
   policy does.
 - **Exploration**: where the mean entropy of a task's policy is below ``entropy_floor`` of the most it can be, a
   multiplier of its entropy grows, and shrinks where it is above (Zheng et al. 2022, section 3.3, by exact entropies).
+  The mean is over the run's own steps, where a batch has any: on demonstrations, imitation keeps the policy as wide as
+  those who made them, whatever it does by itself.
 
 Where an action is one token of few values, all of them are weighed exactly: v' = sum_a pi'_T(a|s) q'(s, a). On
 demonstrations, ``imitation_share`` of the policy's loss (PAC's alpha) is imitation with weight exp(w clip(A / sigma,
@@ -158,7 +160,7 @@ class AdvantageFiltered:
     def _of_task(
         self, agent: Agent, hidden: torch.Tensor, before: torch.Tensor, steps: Steps, record: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Losses of the policy [n, C] and of the critic [n], and the policy's entropy as a share of the most."""
+        """Losses of the policy [n, C] and of the critic [n], and the entropy that has a floor, a share of the most."""
         config, name, count = self.config, steps.task.name, steps.legal.count
         valid = steps.position[..., 0] >= 0
         places = steps.position.clamp(min=0)
@@ -208,15 +210,18 @@ class AdvantageFiltered:
         critic = torch.where(known, critic, 0.0).sum(1) / known.sum(1).clamp(min=1)
 
         steps_in_all = valid.sum().clamp(min=1)
-        entropy = (-(log_policy.exp() * log_policy).sum(-1).mean(-1) * valid).sum() / steps_in_all
-        entropy = entropy / math.log(max(2, count))
+        of_step = -(log_policy.exp() * log_policy).sum(-1).mean(-1) / math.log(max(2, count))
+        own = valid & steps.log_prob.isfinite()
+        counted = torch.where(own.any(), own, valid)
+        entropy = (of_step * counted).sum() / counted.sum().clamp(min=1)
         with torch.no_grad():
             assert steps.task.value_range is not None  # checked when this was made
             low, high = steps.task.value_range
             moved = MULTIPLIER_RATE * (self._setting(steps.task, "entropy_floor") - entropy.detach())
             multiplier = (self.multiplier[name] + moved.nan_to_num()).clamp(0.0, MOST_MULTIPLIER)
             self.multiplier[name] = multiplier
-            record[f"entropy/{name}"] = entropy.detach()
+            record[f"entropy/{name}"] = (of_step * valid).sum() / steps_in_all
+            record[f"own_entropy/{name}"] = entropy.detach()
             record[f"entropy_multiplier/{name}"] = multiplier
             record[f"advantage_scale/{name}"] = scale * (high - low)
             record[f"advantage_slope/{name}"] = slope

@@ -138,6 +138,21 @@ def test_a_floor_keeps_the_policy_from_one_action(of_task: bool) -> None:
     assert probabilities(floored, [0], [])[0] > 2 * probabilities(free, [0], [])[0]
 
 
+def test_what_is_imitated_does_not_hold_the_floor_for_what_it_does_itself() -> None:
+    """Demonstrations at one place do either, so the policy there stays wide; at the other it has a best action."""
+    windows = [shown([0], [action], [0.0]) for action in (0, 1)]
+    windows += [episode([1], [action], [float(action)]) for action in (0, 1)]
+    learner = make_learner(windows, imitation_share=1.0, entropy_floor=0.5)
+    for _ in range(350):
+        learner.step()
+    learner.metrics()
+    for _ in range(30):
+        learner.step()
+    metrics = learner.metrics()
+    assert metrics["own_entropy/test/places"] == pytest.approx(0.5, abs=0.05)
+    assert metrics["entropy/test/places"] == pytest.approx(0.75, abs=0.05)
+
+
 def chosen_shares(learner: Learner, place: int, near: tuple[float, float]) -> float:
     """Of 64 sampled actions at a place, those within 0.1 of ``near`` in both numbers."""
     hide = "hidden" if learner.config.past_action_dropout else "shown"
