@@ -88,7 +88,7 @@ TASKS = {
         "actions",
         40,
         ("imitation_share=0.8",),
-        together=("critic_gradient=0.5", "entropy_floor=0.6"),
+        together=("critic_gradient=0.5",),
         measured=100,
     ),
 }
