@@ -117,6 +117,7 @@ def check_flexible() -> None:
     print(agreed)
 
 
+@pytest.mark.long
 def test_the_flexible_backend_agrees_too() -> None:
     """In a process of its own: PyTorch's compiler may hang in one that has gRPC's threads."""
     code = "from tests.agent.test_attention import check_flexible; check_flexible()"
