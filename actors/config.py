@@ -37,9 +37,10 @@ class ActorConfig:
         discount: of what comes a step later, there; null: ``learner.discount``. A task of few steps, whose goal should
             be reached soon, wants a lower one than a task of many.
         value_temperature: as ``learner.value_temperature``; null leaves it as it is.
-        imitation_share, imitation_weighting, critic_gradient, entropy_floor: as in ``learner``, which null leaves as
-            they are: the first is high where demonstrations are better than what a critic can tell of them soon, the
-            second where some of them are good and some are not, the third low where observations are pictures.
+        imitation_share, imitation_weighting, critic_gradient, entropy_floor, prior_weight, calibration: as in
+            ``learner``, which null leaves as they are: the first is high where demonstrations are better than what a
+            critic can tell of them soon, the second where some of them are good and some are not, the third low where
+            observations are pictures, and the last two keep a policy from following a critic that is often wrong.
         weight: share of a batch, relative to the other tasks of the run.
         online_share: of this task's share, the part asked from online (good) windows, 0 to 1.
         objectives: by which objective windows of ``demonstrations`` and the run's ``own`` are learned from, where not
@@ -80,6 +81,8 @@ class ActorConfig:
     imitation_weighting: float | None = None
     critic_gradient: float | None = None
     entropy_floor: float | None = None
+    prior_weight: float | None = None
+    calibration: float | None = None
     weight: float = 1.0
     online_share: float = 0.25
     online_share_end: float | None = None

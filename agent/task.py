@@ -26,6 +26,8 @@ LEARNER_SETTINGS = (
     "imitation_weighting",
     "critic_gradient",
     "entropy_floor",
+    "prior_weight",
+    "calibration",
 )
 """Settings of `learner.config.LearnerConfig`, each in [0, 1], that a task may have of its own."""
 
@@ -114,8 +116,8 @@ class TaskSpec:
             for ever, like the returns above: bins of checkpoints and of data must mean the same.
         value_range: lowest and highest discounted return to come, between which action values are learned; None where
             they are not. Fixed for ever too.
-        discount, value_temperature, imitation_share, imitation_weighting, critic_gradient, entropy_floor:
-            `LEARNER_SETTINGS`; None where the task has none of its own.
+        discount, value_temperature, imitation_share, imitation_weighting, critic_gradient, entropy_floor,
+            prior_weight, calibration: `LEARNER_SETTINGS`; None where the task has none of its own.
         context_steps: timesteps the agent reads, in training and at acting alike.
         action_repeat: simulator frames for each step.
         max_episode_steps: longest episode in steps; 0 where unbounded.
@@ -137,6 +139,8 @@ class TaskSpec:
     imitation_weighting: float | None = None
     critic_gradient: float | None = None
     entropy_floor: float | None = None
+    prior_weight: float | None = None
+    calibration: float | None = None
     context_steps: int = 8
     action_repeat: int = 1
     max_episode_steps: int = 0

@@ -15,7 +15,7 @@ class LearnerConfig:
         objective: ``imitation`` (Reed et al. 2022) of demonstrations and of the run's own good episodes. The others
             learn from all the run's own windows, good or not: ``return_conditioned`` imitates them, told what came of
             them (`learner.objectives.return_conditioned`); ``advantage_filtered`` learns action values and improves on
-            them (`learner.objectives.advantage_filtered`), and the keys from ``discount`` to ``entropy_floor`` are its
+            them (`learner.objectives.advantage_filtered`), and the keys from ``discount`` to ``calibration`` are its
             own.
         windows_per_batch: windows in one update, split exactly over tasks and sources.
         tokens_per_row: positions of one packed sequence; at least the longest context in tokens.
@@ -66,6 +66,10 @@ class LearnerConfig:
             exp(advantage in root mean squares) (AWAC, Nair et al. 2020).
         entropy_floor: share of the greatest entropy below which the policy's is raised, on the run's own steps where
             there are any; 0: never.
+        prior_weight: of the logarithm of the policy in what it moves towards, where all actions are weighed: 1 adds to
+            it for ever what the critic says, less fades it towards all actions alike, so that errors are forgotten.
+        calibration: how far advantages are shrunk to what they have been good for: 1 multiplies them with the slope, at
+            most 1, of what came of them, 0 believes the critic from the first.
         data_deadline: seconds to wait for a window before the table is named in an error.
         prefetch_batches: batches prepared ahead by a thread; 0 prepares them in line.
         device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
@@ -115,6 +119,8 @@ class LearnerConfig:
     imitation_share: float = 0.5
     imitation_weighting: float = 0.0
     entropy_floor: float = 0.0
+    prior_weight: float = 1.0
+    calibration: float = 0.0
     data_deadline: float = 120.0
     prefetch_batches: int = 2
     device: str = "auto"

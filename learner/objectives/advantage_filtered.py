@@ -17,7 +17,9 @@ weights, not of heads alone), and pi'_T, which is pi' at temperature ``value_tem
   (``outcome_share``) what came of it: its value is moved from q'(s, a) towards G_t. The critic is smooth and cannot
   tell what small differences add up to; outcomes do, with noise. sigma is the running root mean square of A, a task's
   own, so that rewards of any scale move the policy as far; it has a floor, or noise would move it where nothing
-  matters.
+  matters. ``calibration`` shrinks A to what it has been good for: the running slope, from 0 to 1, of
+  G_t - sum_b pi'(b|s) q'(s, b) on q'(s, a) - sum_b pi'(b|s) q'(s, b), without which noise moves the policy as far as
+  knowledge does.
 - **Imitation** of what was done, which believes the critic at most about what was tried. Texts have no values and are
   imitated, and so are demonstrations whose rewards are not known.
 - ``critic_gradient`` of the critic's gradient reaches what it shares with the policy. Of pictures a critic knows
@@ -31,9 +33,12 @@ weights, not of heads alone), and pi'_T, which is pi' at temperature ``value_tem
 Where an action is one token of few values, all of them are weighed exactly: v' = sum_a pi'_T(a|s) q'(s, a). On
 demonstrations, ``imitation_share`` of the policy's loss (PAC's alpha) is imitation with weight exp(w clip(A / sigma,
 -3, 3)), w being ``imitation_weighting``; the rest of it, and all of it on the run's own steps, is the cross-entropy of
-pi_better(a|s) ~ pi'(a|s) exp(clip(A(s, a) / sigma, -c, c)) against pi, at every state, whatever action was taken there
-(Hessel et al. 2021, "Muesli", equation 5: CMPO). Clipping bounds how far it moves. The run's own actions are not
-imitated: they were drawn more sharply than the policy is (``action_temperature``), and would only sharpen it.
+pi_better(a|s) ~ pi'(a|s)^m exp(clip(A(s, a) / sigma, -c, c)) against pi, at every state, whatever action was taken
+there (Hessel et al. 2021, "Muesli", equation 5: CMPO). Clipping bounds how far it moves. m is the ``prior_weight``:
+below 1 what is not found better again and again fades to all actions alike, and with it the errors of the critic, which
+a policy adds up where actions hardly differ (Vieillard et al. 2020, "Leverage the Average": a penalty on entropy beside
+the one on change). The run's own actions are not imitated: they were drawn more sharply than the policy is
+(``action_temperature``), and would only sharpen it.
 
 Actions of several tokens are too many for that. There v is a distribution of its own, an ``expectile`` of q'(s, a) over
 what was done (Kostrikov et al. 2021, "IQL", equation 5), so that no action is weighed that nobody took, and all of the
@@ -119,6 +124,7 @@ class AdvantageFiltered:
         self.config = config
         self.target = copy.deepcopy(agent).requires_grad_(False).eval()
         self.mean_square: dict[str, torch.Tensor] = {}
+        self.agreement: dict[str, torch.Tensor] = {}  # by task: of advantages with outcomes, and with themselves, [2]
         self.multiplier = {
             name: torch.zeros((), device=agent.device) for name, task in agent.tasks.items() if not task.says_text
         }
@@ -172,7 +178,9 @@ class AdvantageFiltered:
             known = known & learned
             surprise = torch.where(known, config.outcome_share * (target - judged.chosen), 0.0)
             judgement = torch.where(known, judged.chosen - judged.mean, 0.0)
-            slope = (judgement * (target - judged.mean)).sum() / judgement.square().sum()
+            products = torch.stack([judgement * (target - judged.mean), judgement.square()]).sum((1, 2))
+            slope = products[0] / products[1]
+            believed = self._believed(steps.task, products / known.sum().clamp(min=1))  # part of each advantage
             gain = judged.chosen + surprise - judged.mean  # of what was done
             square = gain.square()
             if judged.prior is not None and judged.worth is not None:
@@ -183,23 +191,24 @@ class AdvantageFiltered:
                 gain = advantage.gather(2, action)[..., 0]
                 square = (likelihood * advantage.square()).sum(-1)
             scale = self._scale(name, square[learned])
+            gain = believed * gain / scale
         log_policy = agent.logits(hidden[places], steps.legal).float().log_softmax(-1)  # [n, C, elements, A]
         nats = self._imitated(log_policy, steps) * steps.labelled
         values, seen = agent.values_of(steps.task), hidden[places[..., 0]]
         seen = seen.detach().lerp(seen, self._setting(steps.task, "critic_gradient"))
         if judged.prior is not None:
-            bounded = (advantage / scale).clamp(-config.advantage_clip, config.advantage_clip)
-            better = (judged.prior + bounded).softmax(-1)
+            bounded = (believed * advantage / scale).clamp(-config.advantage_clip, config.advantage_clip)
+            better = (self._setting(steps.task, "prior_weight") * judged.prior + bounded).softmax(-1)
             towards = -(better * log_policy[:, :, 0]).sum(-1)
             share = torch.where(steps.log_prob.isfinite(), 0.0, self._setting(steps.task, "imitation_share"))
-            weight = self._setting(steps.task, "imitation_weighting") * (gain / scale).clamp(-WEIGHT_CLIP, WEIGHT_CLIP)
+            weight = self._setting(steps.task, "imitation_weighting") * gain.clamp(-WEIGHT_CLIP, WEIGHT_CLIP)
             weight = torch.where((steps.label == steps.action).all(-1), weight.exp(), 1.0)
             policy = torch.where(learned, share * weight * nats + (1.0 - share) * towards, nats)
             of_action = values(seen).float()
             chosen = action[..., None].expand(-1, -1, 1, of_action.shape[-1])
             critic = -(values.soft(target) * of_action.gather(2, chosen)[:, :, 0].log_softmax(-1)).sum(-1)
         else:
-            weight = (gain / scale).clamp(-WEIGHT_CLIP, WEIGHT_CLIP).exp()
+            weight = gain.clamp(-WEIGHT_CLIP, WEIGHT_CLIP).exp()
             policy = torch.where(learned & (steps.label == steps.action).all(-1), weight * nats, nats)
             scores = values.of_taken(seen, action, count).float().log_softmax(-1)
             critic = -(values.soft(target) * scores).sum(-1)
@@ -292,6 +301,15 @@ class AdvantageFiltered:
         zero = torch.zeros((), device=squares.device)
         return self.mean_square.get(task, zero).sqrt() + self.config.advantage_floor
 
+    def _believed(self, task: TaskSpec, products: torch.Tensor) -> torch.Tensor:
+        """What advantages are multiplied with: by ``calibration`` from 1 to the slope so far."""
+        former = self.agreement.get(task.name, torch.zeros_like(products))
+        moved = former + SCALE_RATE * (products - former)
+        self.agreement[task.name] = torch.where(moved.isfinite(), moved, former)
+        agreed, own = self.agreement[task.name]
+        slope = (agreed / own).nan_to_num(0.0, 1.0, 0.0).clamp(0.0, 1.0)
+        return 1.0 + self._setting(task, "calibration") * (slope - 1.0)
+
     @torch.no_grad()
     def updated(self, agent: Agent) -> None:
         """Move the averages."""
@@ -308,11 +326,13 @@ class AdvantageFiltered:
             {f"updated/{name}": tensor for name, tensor in agent.state_dict().items()}
             | {f"mean_square/{name}": tensor for name, tensor in self.mean_square.items()}
             | {f"multiplier/{name}": tensor for name, tensor in self.multiplier.items()}
+            | {f"agreement/{name}": tensor for name, tensor in self.agreement.items()}
         )
 
     def restore(self, agent: Agent, tensors: Mapping[str, torch.Tensor]) -> None:
         """Inverse of `tensors`."""
-        parts: dict[str, dict[str, torch.Tensor]] = {"updated": {}, "mean_square": {}, "multiplier": {}}
+        names = ("updated", "mean_square", "multiplier", "agreement")
+        parts: dict[str, dict[str, torch.Tensor]] = {name: {} for name in names}
         for key, tensor in tensors.items():
             part, _, name = key.partition("/")
             if part not in parts:
@@ -325,6 +345,7 @@ class AdvantageFiltered:
             raise ValueError(f"weights of another model: {error}") from None
         self.mean_square = parts["mean_square"]
         self.multiplier |= parts["multiplier"]
+        self.agreement = parts["agreement"]
 
 
 def retrace_targets(

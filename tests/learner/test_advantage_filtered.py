@@ -153,6 +153,37 @@ def test_what_is_imitated_does_not_hold_the_floor_for_what_it_does_itself() -> N
     assert metrics["entropy/test/places"] == pytest.approx(0.75, abs=0.05)
 
 
+@pytest.mark.parametrize(
+    "calibration, pays, moves", [(0.0, False, True), (1.0, False, False), (1.0, True, True)], ids=str
+)
+def test_a_critic_counts_as_far_as_it_has_been_right(calibration: float, pays: bool, moves: bool) -> None:
+    """A critic that is not trained prefers an action without knowing why; it pays or the other does."""
+    task = dataclasses.replace(TASK, calibration=calibration)
+    learner = make_learner([episode([0], [0], [0.0])], task)
+    values, batch = learner.agent.values_of(task), learner.batches.make().batch
+    at = packed_hidden(learner.agent, batch)[batch.steps[0].position[:1, 0, 0]]
+    preferred = int(values.expected(values(at)).argmax())
+    windows = [episode([0], [action], [float((action == preferred) == pays)]) for action in (0, 1)]
+    learner = make_learner(windows, task, critic_weight=0.0, outcome_share=0.0, advantage_floor=1e-6)
+    for _ in range(20):  # what the policy learns changes before long what such a critic reads
+        learner.step()
+    at_least, at_most = (0.8, 1.0) if moves else (0.49, 0.51)
+    assert at_least <= probabilities(learner, [0], [])[preferred] <= at_most
+
+
+def test_with_less_of_the_prior_odds_do_not_grow_for_ever() -> None:
+    """One action is 1 better. With half of the prior an update moves log odds d to d / 2 + 1 + exp(-d / 2), the better
+    action's advantage being exp(-d / 2) root mean squares and the other's clipped at -1: at rest 0.93 are better."""
+    windows = [episode([0], [action], [float(action)]) for action in (0, 1)]
+    adding = make_learner(windows)
+    fading = make_learner(windows, dataclasses.replace(TASK, prior_weight=0.5))  # in the place of the learner's
+    for _ in range(200):
+        adding.step()
+        fading.step()
+    assert probabilities(adding, [0], [])[1] > 0.98
+    assert probabilities(fading, [0], [])[1] == pytest.approx(0.93, abs=0.02)
+
+
 def chosen_shares(learner: Learner, place: int, near: tuple[float, float]) -> float:
     """Of 64 sampled actions at a place, those within 0.1 of ``near`` in both numbers."""
     hide = "hidden" if learner.config.past_action_dropout else "shown"
