@@ -142,7 +142,7 @@ finally:
 """
 
 
-@pytest.mark.parametrize("chosen", [False, True])
+@pytest.mark.parametrize("chosen", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_workers_import_from_the_current_folder_only_where_this_process_does(tmp_path, chosen):
     """As the `clowder` program is started: Python then puts the program's folder on its path, not the current one."""
     foreign = tmp_path / "foreign"

@@ -96,6 +96,7 @@ def test_sticky_actions_are_in_force(sticky: float) -> None:
     assert all(same) if sticky == 0.0 else not any(same)
 
 
+@pytest.mark.long
 def test_a_quarter_of_frames_repeat_the_action_before() -> None:
     """After no-ops, UP sets in 0 to 4 frames late; how often says with what probability a frame is sticky."""
     pictures = []
