@@ -34,9 +34,8 @@ import numpy as np
 from actors.demonstrations.open_set import open_set
 from distributed.compose import compose
 from distributed.report import write_report
-from distributed.result import Result
 from studies.improvement import EXPERIMENT, difference
-from studies.runs import LIMIT_SECONDS, cpu_seconds, evaluated, returns_of, trained
+from studies.runs import LIMIT_SECONDS, cpu_seconds, evaluated, final_result, returns_of, trained
 
 EPISODES = 40
 """Of a set; a quarter of them are the best that are imitated."""
@@ -123,7 +122,7 @@ def study(name: str, options: argparse.Namespace) -> dict[str, Any]:
             demonstrations = sets["weak" if kind == "online" else kind]
             folder = options.runs / f"{name}-{kind}-{variant}-{seed}"
             trained(folder, [*overrides(name, demonstrations, words, options), f"seed={seed}"])
-            returns.setdefault((kind, variant), []).append(returns_of(Result.read(folder / "result.json")))
+            returns.setdefault((kind, variant), []).append(returns_of(final_result(folder)))
             cpu[folder.name] = cpu_seconds(folder)
             if variant == "return_conditioned":
                 for what, decoding in ASKED.items():

@@ -28,8 +28,7 @@ from actors.seeds import MONITORING_SEEDS
 from distributed.compose import compose
 from distributed.metrics import read_rows
 from distributed.report import write_report
-from distributed.result import Result
-from studies.runs import cpu_seconds, trained
+from studies.runs import cpu_seconds, final_result, trained
 
 EXPERIMENTS = {"cartpole": ("cartpole_v1", 475.0), "balance": ("cartpole_balance_grid", 900.0)}
 """Actor config and bar of each task, by the name of its experiment."""
@@ -71,7 +70,7 @@ def clowder(experiment: str, seed: int, runs: Path, overrides: Sequence[str]) ->
         for row in read_rows(folder / "metrics.jsonl")
         if evaluated in row["values"]
     ]
-    result = Result.read(folder / "result.json")
+    result = final_result(folder)
     return {
         "seed": seed,
         "points": [dataclasses.asdict(point) for point in points],

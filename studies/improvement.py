@@ -35,8 +35,7 @@ import numpy as np
 from actors.demonstrations.open_set import open_set
 from distributed.compose import compose
 from distributed.report import write_report
-from distributed.result import Result
-from studies.runs import LIMIT_SECONDS, cpu_seconds, evaluated, trained
+from studies.runs import LIMIT_SECONDS, cpu_seconds, evaluated, final_result, trained
 
 EXPERIMENT = "experiment=improvement"
 RESAMPLES = 10_000
@@ -207,9 +206,7 @@ def main() -> None:
 
 def played(run: Path, names: Sequence[str], fresh: int | None) -> dict[str, Any]:
     """CPU seconds of a finished run of these tasks, and the returns of its reporting episodes or of fresh ones."""
-    result = Result.read(run / "result.json")
-    if fresh is not None:
-        result = evaluated(run, f"fresh-{fresh}", ["--seed", str(fresh)])
+    result = final_result(run) if fresh is None else evaluated(run, f"fresh-{fresh}", ["--seed", str(fresh)])
     actors = compose([EXPERIMENT]).actors
     returns = {name: result.tasks[actors[TASKS[name].actor].task].returns for name in names}
     return {"cpu_seconds": cpu_seconds(run), "returns": returns}

@@ -26,11 +26,10 @@ import numpy as np
 from distributed.compose import compose
 from distributed.metrics import read_rows
 from distributed.report import write_report
-from distributed.result import Result
 from studies.improvement import difference
 from studies.montezuma import ACTOR
 from studies.montezuma import EXPERIMENT as BEFORE
-from studies.runs import cpu_seconds, evaluated, returns_of, trained
+from studies.runs import cpu_seconds, evaluated, final_result, returns_of, trained
 
 EXPERIMENT = "experiment=montezuma_online"
 OWN = ("windows", "good_windows")
@@ -99,7 +98,7 @@ def main() -> None:
         for arm, folder in folders.items():
             if folder.name not in known:
                 words = [EXPERIMENT, f"start_from={before}", f"seed={seed}", *ARMS[arm], *final, *options.overrides]
-                found = Result.read(trained(folder, words) / "result.json")
+                found = final_result(trained(folder, words))
                 figures = {"cpu_seconds": cpu_seconds(folder), **own_windows(folder)}
                 known[folder.name] = {**figures, "returns": returns_of(found).tolist()}
         for name, folder in {"before": before, **folders}.items():

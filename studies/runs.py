@@ -76,6 +76,23 @@ def evaluated(run: Path, name: str, words: Sequence[str]) -> Result:
     return Result.read(found)
 
 
+def final_result(run: Path) -> Result:
+    """Of a finished run; evaluated again, once, where the deadline of its final evaluation cut episodes.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+        subprocess.TimeoutExpired: it took more than a day.
+    """
+    config, result = typed(RunFolder.open(run).read_config()), Result.read(run / "result.json")
+    for actor in config.actors.values():
+        wanted = config.evaluation.final_episodes or actor.evaluation_episodes
+        found = result.tasks.get(actor.task)
+        if found is None or len(found.returns) < wanted:
+            words = ["--episodes", str(config.evaluation.final_episodes)] if config.evaluation.final_episodes else []
+            return evaluated(run, "evaluated-again", words)
+    return result
+
+
 def returns_of(result: Result) -> np.ndarray:
     """Of the one task of a result, float64 [episodes]."""
     (task,) = result.tasks.values()

@@ -1,14 +1,17 @@
 """What a study finds in the folder of its runs is what it asks for, or is refused."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 from distributed.compose import compose
 from distributed.errors import RunFolderError
+from distributed.result import Result, task_result
 from distributed.run_folder import RunFolder
-from studies.runs import trained
+from studies.runs import final_result, trained
+from tests.agent.tasks import CONTROL
 
 WORDS = ["experiment=cartpole", "seed=3"]
 
@@ -49,3 +52,19 @@ def test_a_finished_run_is_not_trained_again(finished: Path) -> None:
 def test_a_run_of_other_settings_is_refused(finished: Path, words: list[str], message: str) -> None:
     with pytest.raises(RunFolderError, match=message):
         trained(finished, [*WORDS, *words])
+
+
+def test_a_final_evaluation_that_was_cut_is_not_taken_for_whole(finished: Path) -> None:
+    """Its whole one is made by `clowder evaluate`, once; here it was made before."""
+    config = compose(WORDS)
+    task, wanted = config.actors["cartpole_v1"].task, config.evaluation.final_episodes
+    result = Result(3, 1, "sample", {}, 3500, 56_000, 60.0, 1000)
+    for name, episodes in (("result", wanted - 1), ("evaluated-again", wanted)):
+        scores = {task: task_result([1.0] * episodes, CONTROL, None, None)}
+        data = dataclasses.replace(result, tasks=scores).to_json()
+        (finished / f"{name}.json").write_text(json.dumps(data))
+    again = finished / "evaluated-again.json"
+    assert final_result(finished).tasks[task].episodes == wanted
+    again.rename(finished / "result.json")
+    assert final_result(finished).tasks[task].episodes == wanted
+    assert not again.exists()
