@@ -1,7 +1,6 @@
 """What a study finds in the folder of its runs is what it asks for, or is refused."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
@@ -61,8 +60,7 @@ def test_a_final_evaluation_that_was_cut_is_not_taken_for_whole(finished: Path) 
     result = Result(3, 1, "sample", {}, 3500, 56_000, 60.0, 1000)
     for name, episodes in (("result", wanted - 1), ("evaluated-again", wanted)):
         scores = {task: task_result([1.0] * episodes, CONTROL, None, None)}
-        data = dataclasses.replace(result, tasks=scores).to_json()
-        (finished / f"{name}.json").write_text(json.dumps(data))
+        dataclasses.replace(result, tasks=scores).write(finished / f"{name}.json")
     again = finished / "evaluated-again.json"
     assert final_result(finished).tasks[task].episodes == wanted
     again.rename(finished / "result.json")
