@@ -15,6 +15,7 @@ from learner.batch import packed_hidden
 from learner.learner import Learner
 from learner.objectives.advantage_filtered import AdvantageFiltered
 from learner.objectives.imitation import Imitation
+from replay.window import Window
 from tests.agent.tasks import CONTROL
 from tests.learner.places import ARM, TASK, episode, make_learner, probabilities, reaches, shown
 
@@ -225,6 +226,37 @@ def test_a_state_is_worth_the_better_of_what_was_done_there() -> None:
         bold.step()
         mean.step()
     assert chosen_shares(bold, 1, other) > 0.55 > 0.45 > chosen_shares(mean, 1, other)
+
+
+@pytest.mark.parametrize(
+    "calibration, pays, moves", [(0.0, False, True), (1.0, False, False), (1.0, True, True)], ids=str
+)
+def test_so_does_a_critic_of_actions_that_are_not_all_weighed(calibration: float, pays: bool, moves: bool) -> None:
+    """It is not trained, and holds one of two reaches for better than the state and the other for worse."""
+    task = dataclasses.replace(ARM, calibration=calibration)
+    settings = {"critic_weight": 0.0, "outcome_share": 0.0, "advantage_floor": 1e-6}
+    reached = [(0.8, -0.8), (-0.8, 0.8)]
+
+    def learner_of(windows: list[Window]) -> Learner:
+        learner = make_learner(windows, task, **settings)
+        assert isinstance(learner.objective, AdvantageFiltered)
+        learner.objective.target.values_of(task).encoder.elements.mul_(10.0)  # or all actions are alike to it
+        return learner
+
+    learner = learner_of([reaches([0], [reached[0]], [0.0])])
+    former, batch = learner.acting, learner.batches.make().batch
+    values, count = former.values_of(task), batch.steps[0].legal.count
+    at = packed_hidden(former, batch)[batch.steps[0].position[:1, 0, 0]]
+    action = ((torch.tensor(reached) + 1) / 2 * (count - 1)).round().long()
+    above = values.expected(values.of_taken(at.expand(2, -1), action, count)) - values.expected(values.of_state(at))
+    assert above.min() < 0 < above.max()
+    preferred = int(above.argmax())
+    windows = [reaches([0], [each], [float((number == preferred) == pays)]) for number, each in enumerate(reached)]
+    learner = learner_of(windows)
+    for _ in range(60):
+        learner.step()
+    at_least, at_most = (0.7, 0.9) if moves else (0.35, 0.65)
+    assert at_least <= chosen_shares(learner, 0, reached[preferred]) <= at_most
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def saved(folder: Path, learner: Learner) -> Checkpoint:
 def test_a_resumed_learner_goes_on_as_one_that_never_stopped(tmp_path: Path) -> None:
     # As long as the context, so that each is taken and the lists that stand in for replay stay in step.
     windows = [episode([0, 1, 2], [action, 1, 0], [0.0, float(action), 0.0]) for action in (0, 1)]
-    straight, stopped, resumed = (make_learner(windows) for _ in range(3))
+    straight, stopped, resumed = (make_learner(windows, calibration=1.0) for _ in range(3))
     for _ in range(6):
         straight.step()
     for _ in range(3):
