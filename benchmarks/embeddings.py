@@ -24,6 +24,7 @@ from benchmarks.training_runs import run_side_by_side
 from distributed.metrics import read_rows
 from distributed.report import write_report
 from distributed.result import Result
+from distributed.seed_curves import Panel, draw
 
 EMBEDDINGS: dict[str, tuple[str, ...]] = {
     "fused": (),
@@ -46,39 +47,21 @@ SHARED = (
 BIN_MINUTES = 0.25
 
 
-def curve(folder: Path, task: str) -> dict[int, float]:
-    """Mean loss of a task, in nats of a target, in each quarter minute of learning."""
+def curve(folder: Path, task: str) -> dict[float, float]:
+    """Mean loss of a task, in nats of a target, by the minute of learning in steps of a quarter."""
     found: dict[int, list[float]] = {}
     minutes = 0.0
     for row in read_rows(folder / "metrics.jsonl"):
         minutes = row["values"].get("counts/learner_minutes", minutes)
         if (value := row["values"].get(f"learner/loss/{task}")) is not None:
             found.setdefault(int(minutes / BIN_MINUTES), []).append(value)
-    return {place: statistics.fmean(values) for place, values in sorted(found.items())}
+    return {BIN_MINUTES * place: statistics.fmean(values) for place, values in sorted(found.items())}
 
 
-def draw(folders: dict[str, list[Path]], tasks: list[str], picture: Path) -> None:
-    """A panel a task: thin lines are seeds, a thick one their mean."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5 * len(tasks), 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axis, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks):
-        axis.set_title(task)
-        axis.set_xlabel("minutes of learning")
-        axis.set_ylabel("nats of a target")
-        axis.grid(alpha=0.3)
-        for number, (embedding, runs) in enumerate(folders.items()):
-            curves = [curve(folder, task) for folder in runs]
-            for each in curves:
-                axis.plot([BIN_MINUTES * p for p in each], list(each.values()), color=f"C{number}", alpha=0.3, lw=1)
-            shared = sorted({place for each in curves for place in each})
-            mean = [statistics.fmean(each[place] for each in curves if place in each) for place in shared]
-            axis.plot([BIN_MINUTES * place for place in shared], mean, color=f"C{number}", label=embedding)
-        axis.legend(fontsize="small")
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=100)
+def panel(folders: dict[str, list[Path]], task: str) -> Panel:
+    """Losses of a task by minute."""
+    curves = {embedding: [curve(folder, task) for folder in runs] for embedding, runs in folders.items()}
+    return Panel(task, ("minutes of learning", "nats of a target"), curves)
 
 
 def main() -> None:
@@ -116,7 +99,7 @@ def main() -> None:
             cells.append(f"{shown}; {statistics.fmean(values):.2f}")
         print(f"| {task} | " + " | ".join(cells) + " |")
     if options.out is not None:
-        draw(folders, tasks, options.out.with_suffix(".png"))
+        draw([panel(folders, task) for task in tasks], options.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

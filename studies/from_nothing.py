@@ -15,7 +15,7 @@ import argparse
 import dataclasses
 import importlib.util
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from actors.seeds import MONITORING_SEEDS
 from distributed.compose import compose
 from distributed.metrics import read_rows
 from distributed.report import write_report
+from distributed.seed_curves import Panel, draw
 from studies.runs import cpu_seconds, final_result, trained
 
 EXPERIMENTS = {"cartpole": ("cartpole_v1", 475.0), "balance": ("cartpole_balance_grid", 900.0)}
@@ -156,6 +157,16 @@ def ppo(experiment: str, seed: int, steps: int, every: int) -> dict[str, Any]:
     }
 
 
+def panel(task: str, report: Mapping[str, Any]) -> Panel:
+    """Returns of both agents' evaluations by environment steps."""
+    curves = {
+        label: [{point["environment_steps"]: point["mean_return"] for point in run["points"]} for run in report[key]]
+        for label, key in (("Clowder", "clowder"), ("PPO", "ppo"))
+        if report[key]
+    }
+    return Panel(task, ("environment steps", "return"), curves, {"solved": report["bar"]})
+
+
 def main() -> None:
     """Train what is missing, print JSON and a table."""
     parser = argparse.ArgumentParser(description="learning without demonstrations, beside PPO")
@@ -163,7 +174,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
     parser.add_argument("--ppo-steps", type=int, help="of PPO (default: as many as Clowder's; 0: without PPO)")
-    parser.add_argument("--out", type=Path, help="write the JSON here too")
+    parser.add_argument("--out", type=Path, help="write the JSON here too, and a PNG beside it")
     parser.add_argument("overrides", nargs="*", help="key=value of the runs")
     options = parser.parse_args()
     if options.ppo_steps != 0 and importlib.util.find_spec("stable_baselines3") is None:
@@ -174,7 +185,10 @@ def main() -> None:
     first, second = (point["environment_steps"] for point in ours[0]["points"][:2])  # replay is filled before the first
     every = second - first
     theirs = [ppo(options.task, seed, steps, every) for seed in options.seeds] if steps else []
-    write_report("studies.from_nothing", {"bar": bar, "clowder": ours, "ppo": theirs}, options.out)
+    report = {"bar": bar, "clowder": ours, "ppo": theirs}
+    write_report("studies.from_nothing", report, options.out)
+    if options.out is not None:
+        draw([panel(options.task, report)], options.out.with_suffix(".png"))
     print("\n| agent | seed | solved at | held | final | environment steps | CPU s |\n|---|---|---|---|---|---|---|")
     for run in ours:
         low, high = run["final_ci95"]

@@ -16,7 +16,8 @@ The final checkpoint of each run plays reporting episodes, sampled as it acts; w
 seed on instead, which nothing was chosen by. A difference of two arms is paired by seed; its interval is a bootstrap
 over seeds and, within each, over episodes. *Demonstrations* are taken as they are, since nothing else was learned from;
 their *demonstrator* is known by as many episodes as it is measured by, which are drawn again, once for all seeds. A
-difference *holds* where it has its sign in every seed and the interval does not hold zero.
+difference *holds* where it has its sign in every seed and the interval does not hold zero. A picture beside ``--out``
+shows the returns of the episodes that runs learned from.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import argparse
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,15 @@ import numpy as np
 from actors.demonstrations.open_set import open_set
 from distributed.compose import compose
 from distributed.report import write_report
+from distributed.seed_curves import Curve, Panel, draw, scalar_by_update
 from studies.runs import LIMIT_SECONDS, cpu_seconds, evaluated, final_result, trained
 
 EXPERIMENT = "experiment=improvement"
 RESAMPLES = 10_000
 BAR = 0.25
 """Asked of the improvement on the demonstrations: this share of the range from random to reference return."""
+CURVE_UPDATES = 250
+"""Between the points of a learning curve."""
 KEPT = 0.85
 """Asked of one model on all tasks: this share of what it reaches on each alone."""
 
@@ -179,7 +183,7 @@ def main() -> None:
     parser.add_argument("--sets", type=Path, default=Path("runs/sets"), help="folder of the recorded sets")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
     parser.add_argument("--fresh", type=int, metavar="SEED", help="play episodes from it on, not reporting ones")
-    parser.add_argument("--out", type=Path, help="write the JSON here too")
+    parser.add_argument("--out", type=Path, help="write the JSON here too, and a PNG beside it")
     parser.add_argument("overrides", nargs="*", help="key=value of all runs")
     options = parser.parse_args()
     alone = [name for name in TASKS if name in options.tasks]
@@ -201,15 +205,21 @@ def main() -> None:
     report = [summary(name, found, options) for name in TASKS if any(key[0] == name for key in found)]
     settings = {"seeds": options.seeds, "fresh": options.fresh, "overrides": options.overrides}
     write_report("studies.improvement", {**settings, "tasks": report, "runs": runs}, options.out)
+    if options.out is not None and "online" in options.arms:
+        draw(panels(report, runs), options.out.with_suffix(".png"))
     print(table(report))
 
 
 def played(run: Path, names: Sequence[str], fresh: int | None) -> dict[str, Any]:
-    """CPU seconds of a finished run of these tasks, and the returns of its reporting episodes or of fresh ones."""
+    """Of a finished run of these tasks: CPU seconds, returns of its reporting episodes or of fresh ones, and those of
+    the episodes that it learned from, by update."""
     result = final_result(run) if fresh is None else evaluated(run, f"fresh-{fresh}", ["--seed", str(fresh)])
     actors = compose([EXPERIMENT]).actors
-    returns = {name: result.tasks[actors[TASKS[name].actor].task].returns for name in names}
-    return {"cpu_seconds": cpu_seconds(run), "returns": returns}
+    tasks = {name: actors[TASKS[name].actor].task for name in names}
+    returns = {name: result.tasks[task].returns for name, task in tasks.items()}
+    rows, every = run / "metrics.jsonl", CURVE_UPDATES
+    own = {name: list(scalar_by_update(rows, f"return/{task}", every).items()) for name, task in tasks.items()}
+    return {"cpu_seconds": cpu_seconds(run), "returns": returns, "own_returns": own}
 
 
 def summary(
@@ -245,6 +255,24 @@ def summary(
             share, interval = ratio(together, arms["online"], actor.random_return)
             entry[TOGETHER] |= {"share": share, "ci95": interval}
     return entry
+
+
+def panels(report: Sequence[dict[str, Any]], runs: Mapping[str, Any]) -> list[Panel]:
+    """Returns of the episodes that runs learned from, a panel a task."""
+    found: dict[str, dict[str, list[Curve]]] = {}  # by task and kind of run, a curve a seed
+    for folder, run in runs.items():
+        kind = TOGETHER if folder.startswith(f"improvement-{TOGETHER}-") else "alone"
+        for name, points in run["own_returns"].items():
+            if points:
+                found.setdefault(name, {}).setdefault(kind, []).append(dict(points))
+    names = [name for name in TASKS if name in found]
+    by_task = {entry["task"]: entry for entry in report}
+    drawn = []
+    for name in names:
+        entry = by_task[compose([EXPERIMENT]).actors[TASKS[name].actor].task]
+        levels = {"demonstrations": entry["demonstrations"], "asked": entry["asked"]}
+        drawn.append(Panel(entry["task"], ("updates", "return of its own episodes"), found[name], levels))
+    return drawn
 
 
 def table(report: Sequence[dict[str, Any]]) -> str:

@@ -5,7 +5,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from actors.config import ActorConfig
-from studies.from_nothing import Adapted, Point, held, solved_at
+from studies.from_nothing import Adapted, Point, held, panel, solved_at
 
 
 def points(*returns: float) -> list[Point]:
@@ -26,6 +26,13 @@ def test_solved_is_the_first_of_three_in_a_row_and_held_is_ever_after(
 ) -> None:
     assert solved_at(points(*returns), 475) == at
     assert held(points(*returns), 475) is kept
+
+
+def test_curves_are_of_both_agents_where_both_played() -> None:
+    runs = [{"points": [{"environment_steps": 1000, "mean_return": 20.0}]}]
+    both = panel("cartpole", {"bar": 475.0, "clowder": runs, "ppo": runs})
+    assert both.curves == {"Clowder": [{1000: 20.0}], "PPO": [{1000: 20.0}]} and both.levels == {"solved": 475.0}
+    assert list(panel("cartpole", {"bar": 475.0, "clowder": runs, "ppo": []}).curves) == ["Clowder"]
 
 
 def test_ppo_plays_what_clowder_plays() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distributed.compose import compose
-from studies.improvement import ARMS, TASKS, TOGETHER, difference, overrides, ratio, table
+from studies.improvement import ARMS, TASKS, TOGETHER, difference, overrides, panels, ratio, table
 
 
 def seeds(*means: float, spread: float = 1.0, episodes: int = 50) -> list[np.ndarray]:
@@ -47,6 +47,21 @@ def test_together_is_shown_with_a_share_where_there_is_what_it_is_a_share_of() -
     both = known | {"arms": {"online": [0.5]}, TOGETHER: {"returns": [0.25], "share": 0.5, "ci95": (0.4, 0.6)}}
     assert "| together | 0.25, 0.125 |" in table([alone]) and "share of alone" not in table([alone])
     assert "| a | 0.50 (0.40 to 0.60) |" in table([both])
+
+
+def test_curves_are_of_the_episodes_that_runs_made_alone_and_together() -> None:
+    levels = {"demonstrations": 27.8, "asked": 30.8}
+    runs = {
+        "improvement-boxing-online-0": {"own_returns": {"boxing": [[250, 1.0], [500, 2.0]]}},
+        "improvement-boxing-offline-0": {"own_returns": {"boxing": []}},
+        "improvement-together-online-0": {"own_returns": {"goto": [[250, 0.5]], "boxing": [[250, 3.0]]}},
+    }
+    found = panels([{"task": "babyai/GoToLocal", **levels}, {"task": "atari/boxing", **levels}], runs)
+    assert [(panel.title, panel.curves) for panel in found] == [
+        ("babyai/GoToLocal", {TOGETHER: [{250: 0.5}]}),
+        ("atari/boxing", {"alone": [{250: 1.0, 500: 2.0}], TOGETHER: [{250: 3.0}]}),
+    ]
+    assert all(panel.levels == levels for panel in found)
 
 
 @pytest.mark.parametrize("arm", list(ARMS))
