@@ -10,7 +10,8 @@ kept, so the study may be killed and started again. The arms have the same demon
 - ``offline``: the same updates without the run's own episodes;
 - ``imitation``: Gato's loss on the demonstrations.
 
-``together`` trains one model on all three tasks, with as many windows and environment steps of each as its own run has.
+``together`` trains one model on all three tasks, with as many windows and environment steps of each as its own run has
+and with settings that a shared model wants (`ONE_MODEL`, and ``together`` of a task).
 
 The final checkpoint of each run plays reporting episodes, sampled as it acts; with ``--fresh SEED`` episodes from that
 seed on instead, which nothing was chosen by. A difference of two arms is paired by seed; its interval is a bootstrap
@@ -91,11 +92,13 @@ TASKS = {
         "actions",
         40,
         ("imitation_share=0.8",),
-        together=("critic_gradient=0.5",),
+        together=("critic_gradient=0.5", "prior_weight=0.97"),
         measured=100,
     ),
 }
 TOGETHER = "together"
+ONE_MODEL = ("learner.calibration=1",)
+"""Settings of a run of several tasks."""
 ONLINE_SHARE, TEMPERATURE = 0.5, 0.5
 ARMS: dict[str, tuple[str, ...]] = {
     "online": (),
@@ -120,6 +123,7 @@ def overrides(names: Sequence[str], arm: str, sets: Path) -> list[str]:
     windows = compose([EXPERIMENT]).learner.windows_per_batch
     words = [EXPERIMENT, f"actors=[{','.join(task.actor for task in weak)}]", *ARMS[arm]]
     words.append(f"learner.windows_per_batch={windows * len(names)}")
+    words.extend(ONE_MODEL if len(names) > 1 else ())
     for name, task in zip(names, weak):
         key = f"actors.{task.actor}"
         words += [

@@ -80,8 +80,9 @@ def test_arms_have_the_same_data_and_updates(names: list[str], arm: str, tmp_pat
         assert (actor.num_actors, actor.online_share) == ((1, 0.5) if online else (0, 0.0))
 
 
-def test_boxing_shares_a_model_with_settings_of_its_own() -> None:
-    for names, said in ((["boxing"], False), (list(TASKS), True)):
-        words = overrides(names, "online", Path("sets"))
-        for setting in TASKS["boxing"].together:
-            assert (f"actors.boxing.{setting}" in words) == said
+def test_one_model_on_all_tasks_has_settings_of_its_own() -> None:
+    for names, together in ((["boxing"], False), (list(TASKS), True)):
+        config = compose(overrides(names, "online", Path("sets")))
+        assert config.learner.calibration == (1.0 if together else 0.0)
+        boxing = config.actors["boxing"]
+        assert (boxing.critic_gradient, boxing.prior_weight) == ((0.5, 0.97) if together else (0.1, None))
