@@ -62,7 +62,8 @@ def draw(panels: Sequence[Panel], picture: Path) -> None:
     lines = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(5 * columns, 3.6 * lines), layout="constrained")
     FigureCanvasAgg(figure)
-    for axis, panel in zip(figure.subplots(lines, columns, squeeze=False).flatten(), panels):
+    axes = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axis, panel in zip(axes, panels):
         axis.set(title=panel.title, xlabel=panel.axes[0], ylabel=panel.axes[1])
         axis.grid(alpha=0.3)
         for number, (label, curves) in enumerate(panel.curves.items()):
@@ -73,5 +74,7 @@ def draw(panels: Sequence[Panel], picture: Path) -> None:
         for number, (label, level) in enumerate(panel.levels.items()):
             axis.axhline(level, color="k", alpha=0.6, lw=1, ls=("--", ":")[number % 2], label=label)
         axis.legend(fontsize="small")
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, dpi=100)

@@ -209,8 +209,8 @@ def main() -> None:
     report = [summary(name, found, options) for name in TASKS if any(key[0] == name for key in found)]
     settings = {"seeds": options.seeds, "fresh": options.fresh, "overrides": options.overrides}
     write_report("studies.improvement", {**settings, "tasks": report, "runs": runs}, options.out)
-    if options.out is not None and "online" in options.arms:
-        draw(panels(report, runs), options.out.with_suffix(".png"))
+    if options.out is not None and (drawn := panels(report, runs)):
+        draw(drawn, options.out.with_suffix(".png"))
     print(table(report))
 
 
@@ -269,11 +269,10 @@ def panels(report: Sequence[dict[str, Any]], runs: Mapping[str, Any]) -> list[Pa
         for name, points in run["own_returns"].items():
             if points:
                 found.setdefault(name, {}).setdefault(kind, []).append(dict(points))
-    names = [name for name in TASKS if name in found]
-    by_task = {entry["task"]: entry for entry in report}
+    actors, by_task = compose([EXPERIMENT]).actors, {entry["task"]: entry for entry in report}
     drawn = []
-    for name in names:
-        entry = by_task[compose([EXPERIMENT]).actors[TASKS[name].actor].task]
+    for name in (name for name in TASKS if name in found):
+        entry = by_task[actors[TASKS[name].actor].task]
         levels = {"demonstrations": entry["demonstrations"], "asked": entry["asked"]}
         drawn.append(Panel(entry["task"], ("updates", "return of its own episodes"), found[name], levels))
     return drawn
