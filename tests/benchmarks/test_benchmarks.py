@@ -152,7 +152,7 @@ def test_embeddings_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     for seed, score in enumerate((0.25, 0.75)):
         finished_run(tmp_path / "runs" / f"embeddings-fused-seed{seed}", score)
         finished_run(tmp_path / "runs" / f"embeddings-per_element-seed{seed}", score / 2)
-    assert embeddings.curve(tmp_path / "runs" / "embeddings-fused-seed0", "a/b") == {0: pytest.approx(0.1), 1: 0.5}
+    assert embeddings.curve(tmp_path / "runs" / "embeddings-fused-seed0", "a/b") == {0: pytest.approx(0.1), 0.25: 0.5}
     out = tmp_path / "embeddings.json"
     words = ["embeddings", "--seeds", "0", "1", "--runs", str(tmp_path / "runs"), "--out", str(out)]
     monkeypatch.setattr(sys, "argv", words)
