@@ -6,10 +6,9 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-
-from distributed.metrics import read_rows
 
 COLUMNS = 3
 Curve = Mapping[float, float]
@@ -33,10 +32,10 @@ class Panel:
     levels: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
-def scalar_by_update(rows_file: Path, name: str, every: int) -> dict[float, float]:
-    """A scalar of a run, its mean over ``every`` updates by the last of them; empty where it has none."""
+def scalar_by_update(rows: Sequence[Mapping[str, Any]], name: str, every: int) -> dict[float, float]:
+    """A scalar of a run's rows, its mean over ``every`` updates by the last of them; empty where it has none."""
     found: dict[int, list[float]] = {}
-    for row in read_rows(rows_file):
+    for row in rows:
         if name in row["values"]:
             found.setdefault(math.ceil(max(1, row["learner_steps"]) / every) * every, []).append(row["values"][name])
     return {float(step): float(np.mean(values)) for step, values in sorted(found.items())}

@@ -36,6 +36,7 @@ import numpy as np
 
 from actors.demonstrations.open_set import open_set
 from distributed.compose import compose
+from distributed.metrics import read_rows
 from distributed.report import write_report
 from distributed.seed_curves import Curve, Panel, draw, scalar_by_update
 from studies.runs import LIMIT_SECONDS, cpu_seconds, evaluated, final_result, trained
@@ -221,9 +222,10 @@ def played(run: Path, names: Sequence[str], fresh: int | None) -> dict[str, Any]
     actors = compose([EXPERIMENT]).actors
     tasks = {name: actors[TASKS[name].actor].task for name in names}
     returns = {name: result.tasks[task].returns for name, task in tasks.items()}
-    rows, every = run / "metrics.jsonl", CURVE_UPDATES
-    own = {name: list(scalar_by_update(rows, f"return/{task}", every).items()) for name, task in tasks.items()}
-    return {"cpu_seconds": cpu_seconds(run), "returns": returns, "own_returns": own}
+    rows = read_rows(run / "metrics.jsonl")
+    own = {name: scalar_by_update(rows, f"return/{task}", CURVE_UPDATES) for name, task in tasks.items()}
+    own_returns = {name: list(curve.items()) for name, curve in own.items()}
+    return {"cpu_seconds": cpu_seconds(run), "returns": returns, "own_returns": own_returns}
 
 
 def summary(

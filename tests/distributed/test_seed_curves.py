@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from distributed.metrics import MetricsWriter
+from distributed.metrics import MetricsWriter, read_rows
 from distributed.seed_curves import Panel, draw, mean_curve, scalar_by_update
 
 
@@ -14,8 +14,9 @@ def test_a_scalar_of_a_run_is_its_mean_over_the_updates_before_each_point(tmp_pa
     for step, value in ((0, 1.0), (50, 3.0), (100, 5.0), (101, 7.0)):
         writer.scalars({"return/a": value}, learner_steps=step, environment_steps=step, wall_seconds=1.0)
     writer.close()
-    assert scalar_by_update(tmp_path / "metrics.jsonl", "return/a", 100) == {100.0: 3.0, 200.0: 7.0}
-    assert scalar_by_update(tmp_path / "metrics.jsonl", "return/b", 100) == {}
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert scalar_by_update(rows, "return/a", 100) == {100.0: 3.0, 200.0: 7.0}
+    assert scalar_by_update(rows, "return/b", 100) == {}
 
 
 def test_the_mean_is_where_all_seeds_have_been_measured_in_between_too() -> None:

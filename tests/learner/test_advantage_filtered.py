@@ -231,7 +231,9 @@ def test_a_state_is_worth_the_better_of_what_was_done_there() -> None:
 @pytest.mark.parametrize(
     "calibration, pays, moves", [(0.0, False, True), (1.0, False, False), (1.0, True, True)], ids=str
 )
-def test_so_does_a_critic_of_actions_that_are_not_all_weighed(calibration: float, pays: bool, moves: bool) -> None:
+def test_a_critic_of_actions_that_are_not_all_weighed_counts_so_too(
+    calibration: float, pays: bool, moves: bool
+) -> None:
     """It is not trained, and holds one of two reaches for better than the state and the other for worse."""
     task = dataclasses.replace(ARM, calibration=calibration)
     settings = {"critic_weight": 0.0, "outcome_share": 0.0, "advantage_floor": 1e-6}
