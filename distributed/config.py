@@ -213,11 +213,14 @@ def validate(config: TrainConfig) -> None:
             raise ValueError("learner.return_dropout must be above 0: a critic learns from windows told no return")
     if config.learner.objective == "return_conditioned" and config.agent.returns == "off":
         raise ValueError("learner.objective=return_conditioned needs return tokens: agent.returns=masked or visible")
-    if config.learner.entropy_floor > 0 and config.learner.objective != "advantage_filtered":
-        raise ValueError(
-            "learner.entropy_floor is held by learner.objective=advantage_filtered alone; it must be 0 with "
-            f"{config.learner.objective}"
-        )
+    floors = {"learner": config.learner.entropy_floor}
+    floors |= {f"actors.{name}": actor.entropy_floor or 0.0 for name, actor in config.actors.items()}
+    for where, floor in floors.items():
+        if floor > 0 and config.learner.objective != "advantage_filtered":
+            raise ValueError(
+                f"{where}.entropy_floor is held by learner.objective=advantage_filtered alone; it must be 0 with "
+                f"{config.learner.objective}"
+            )
     prompted = [name for name, actor in config.actors.items() if actor.acting_prompt != "none"]
     if prompted and config.learner.prompt_share == 0 and config.start_from is None:
         raise ValueError(

@@ -6,16 +6,19 @@ Each seed is one `clowder train`, in ``runs/<task>-seed<N>`` (kept, and not trai
 learner by the policy as it acts, on monitoring seeds, and at the end on reporting seeds. *Solved at* is the first of
 three evaluations in a row that reach the bar; *held* says whether all later ones did. PPO plays the same environment
 (through the same adapter), with settings of RL Baselines3 Zoo for CartPole, and is evaluated as often, as it acts and
-greedily. CPU seconds are of whole processes; evaluations are left out for PPO and included for Clowder.
+greedily, on 100 monitoring seeds. CPU seconds are of whole processes; evaluations are left out for PPO and included for
+Clowder.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import importlib.util
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,8 @@ EXPERIMENTS = {"cartpole": ("cartpole_v1", 475.0), "balance": ("cartpole_balance
 """Actor config and bar of each task, by the name of its experiment."""
 IN_A_ROW = 3
 EPISODES = 100
+TESTED_AT_ONCE = 20
+"""Environments of PPO's evaluation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,18 +93,20 @@ def clowder(experiment: str, seed: int, runs: Path, overrides: Sequence[str]) ->
 class Adapted(gymnasium.Env[np.ndarray, int]):
     """One environment of Clowder as Gymnasium has them; arrays of an observation are laid end to end."""
 
-    def __init__(self, config: ActorConfig, seed: int) -> None:
+    def __init__(self, config: ActorConfig, seed: int, stride: int = 1) -> None:
         self._environment = make_environment(config, 1)
         size = sum(spec.size for spec in self._environment.task.observation.values())
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
         self.action_space = gymnasium.spaces.Discrete(self._environment.task.action.num_values)  # type: ignore[assignment]
-        self._seed = seed
+        self._next, self._stride = seed, stride
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        """Seeds count up, so that each episode has its own."""
+        """Without a ``seed``, episodes have those that begin with its own, ``stride`` apart."""
         super().reset(seed=seed)
-        self._seed = self._seed + 1 if seed is None else seed
-        return self._flat(self._environment.reset([0], [self._seed])), {}
+        if seed is None:
+            seed = self._next
+            self._next += self._stride
+        return self._flat(self._environment.reset([0], [seed])), {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
         """One step."""
@@ -116,18 +123,26 @@ class Adapted(gymnasium.Env[np.ndarray, int]):
         return np.concatenate([np.ravel(value[0]) for value in observation.values()]).astype(np.float32)
 
 
+def vector(config: ActorConfig, seed: int, count: int) -> Any:
+    """``count`` environments for stable-baselines3, whose episodes all have seeds of their own, from ``seed`` on.
+
+    `make_vec_env` seeds neighbours alike: what one of them plays, the next has played before.
+    """
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
+
+    return VecMonitor(DummyVecEnv([functools.partial(Adapted, config, seed + place, count) for place in range(count)]))
+
+
 def ppo(experiment: str, seed: int, steps: int, every: int) -> dict[str, Any]:
     """Train PPO for so many environment steps, evaluating it every so many, sampled (as it acts) and greedily."""
     import torch
     from stable_baselines3 import PPO
-    from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
 
     torch.set_num_threads(1)
     name, bar = EXPERIMENTS[experiment]
     actor = compose([f"experiment={experiment}"]).actors[name]
-    training = make_vec_env(lambda: Adapted(actor, 10_000 * seed), 8)
-    testing = make_vec_env(lambda: Adapted(actor, MONITORING_SEEDS), 20)
+    training = vector(actor, 10_000 * seed, 8)
     # RL Baselines3 Zoo's settings for CartPole-v1, without their decay.
     model = PPO(
         "MlpPolicy", training, n_steps=32, batch_size=256, n_epochs=20, gae_lambda=0.8, gamma=0.98, ent_coef=0.0,
@@ -141,11 +156,11 @@ def ppo(experiment: str, seed: int, steps: int, every: int) -> dict[str, Any]:
         model.learn(every, reset_num_timesteps=False)
         spent += time.process_time() - began
         for found, deterministic in ((points, False), (greedy, True)):
-            mean, _ = evaluate_policy(model, testing, EPISODES, deterministic=deterministic)
+            with closing(vector(actor, MONITORING_SEEDS, TESTED_AT_ONCE)) as testing:
+                mean, _ = evaluate_policy(model, testing, EPISODES, deterministic=deterministic)
             found.append(Point(model.num_timesteps, float(np.mean(mean))))
         print(f"PPO, seed {seed}: {points[-1]} (greedy {greedy[-1].mean_return:.0f})", flush=True)
     training.close()
-    testing.close()
     return {
         "seed": seed,
         "points": [dataclasses.asdict(point) for point in points],
@@ -155,6 +170,13 @@ def ppo(experiment: str, seed: int, steps: int, every: int) -> dict[str, Any]:
         "held": held(points, bar),
         "cpu_seconds": spent,
     }
+
+
+def between(experiment: str, overrides: Sequence[str]) -> int:
+    """Environment steps between two evaluations of Clowder's runs."""
+    config = compose([f"experiment={experiment}", *overrides])
+    actor = config.actors[EXPERIMENTS[experiment][0]]
+    return config.evaluation.every_steps * config.cluster.serial_steps * actor.num_actors * actor.envs_per_actor
 
 
 def panel(task: str, report: Mapping[str, Any]) -> Panel:
@@ -179,12 +201,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.ppo_steps != 0 and importlib.util.find_spec("stable_baselines3") is None:
         parser.error("PPO needs stable-baselines3: pip install -c constraints.txt -e '.[bench]'")
-    bar = EXPERIMENTS[options.task][1]
+    bar, every = EXPERIMENTS[options.task][1], between(options.task, options.overrides)
+    if not every:
+        parser.error("evaluation.every_steps must be above 0: when it is solved is read off these evaluations")
     ours = [clowder(options.task, seed, options.runs, options.overrides) for seed in options.seeds]
     steps = max(run["environment_steps"] for run in ours) if options.ppo_steps is None else options.ppo_steps
-    first, second = (point["environment_steps"] for point in ours[0]["points"][:2])  # replay is filled before the first
-    every = second - first
-    theirs = [ppo(options.task, seed, steps, every) for seed in options.seeds] if steps else []
+    theirs = [
+        ppo(options.task, seed, steps, between(options.task, options.overrides)) for seed in options.seeds if steps
+    ]
     report = {"bar": bar, "clowder": ours, "ppo": theirs}
     write_report("studies.from_nothing", report, options.out)
     if options.out is not None:

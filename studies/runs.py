@@ -25,7 +25,8 @@ LIMIT_SECONDS = 24 * 3600.0
 
 
 def trained(folder: Path, words: Sequence[str], deadline: float = LIMIT_SECONDS) -> Path:
-    """The finished run ``folder``, trained now with overrides ``words`` if there is none.
+    """The finished run ``folder``, trained now with overrides ``words`` if there is none, and resumed where it was
+    begun and has no result.
 
     Raises:
         RunFolderError: it was trained with another configuration.
@@ -33,15 +34,17 @@ def trained(folder: Path, words: Sequence[str], deadline: float = LIMIT_SECONDS)
         subprocess.TimeoutExpired: it took more than ``deadline`` seconds.
     """
     words = [*words, f"name={folder.name}", f"logging.folder={folder.parent}"]
-    if (folder / "result.json").exists():
+    begun = folder.exists()
+    if begun:
         _check_same(folder, words)
-    else:
+    if not (folder / "result.json").exists():
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = [sys.executable, "-m", "distributed.cli", "train", *words]
+        command = [sys.executable, "-m", "distributed.cli", "train", *(["--resume", str(folder)] if begun else words)]
         subprocess.run(command, check=True, timeout=deadline)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        (folder / CPU).write_text(json.dumps({"cpu_seconds": spent}))
+        if not begun:  # what was spent before it was resumed is not known
+            (folder / CPU).write_text(json.dumps({"cpu_seconds": spent}))
     return folder
 
 
@@ -71,8 +74,10 @@ def evaluated(run: Path, name: str, words: Sequence[str]) -> Result:
     """
     found = run / f"{name}.json"
     if not found.exists():
-        command = [sys.executable, "-m", "distributed.cli", "evaluate", str(run), *words, "--json", str(found)]
+        partial = run / f"{name}.partial"  # written too where a deadline cut episodes, which is a failure
+        command = [sys.executable, "-m", "distributed.cli", "evaluate", str(run), *words, "--json", str(partial)]
         subprocess.run(command, check=True, timeout=LIMIT_SECONDS)
+        partial.replace(found)
     return Result.read(found)
 
 
@@ -100,6 +105,6 @@ def returns_of(result: Result) -> np.ndarray:
 
 
 def cpu_seconds(folder: Path) -> float | None:
-    """CPU time of a run and all its processes, its evaluation included; None where it was trained by hand."""
+    """CPU time of a run and all its processes, evaluation too; None where it was resumed or trained by hand."""
     path = folder / CPU
     return float(json.loads(path.read_text())["cpu_seconds"]) if path.exists() else None

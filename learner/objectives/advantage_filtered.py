@@ -179,8 +179,8 @@ class AdvantageFiltered:
             surprise = torch.where(known, config.outcome_share * (target - judged.chosen), 0.0)
             judgement = torch.where(known, judged.chosen - judged.mean, 0.0)
             products = torch.stack([judgement * (target - judged.mean), judgement.square()]).sum((1, 2))
-            slope = products[0] / products[1]
-            believed = self._believed(steps.task, products / known.sum().clamp(min=1))  # part of each advantage
+            slope = self._slope(name, products / known.sum().clamp(min=1))
+            believed = 1.0 + self._setting(steps.task, "calibration") * (slope.nan_to_num(0.0).clamp(0.0, 1.0) - 1.0)
             gain = judged.chosen + surprise - judged.mean  # of what was done
             square = gain.square()
             if judged.prior is not None and judged.worth is not None:
@@ -191,6 +191,7 @@ class AdvantageFiltered:
                 gain = advantage.gather(2, action)[..., 0]
                 square = (likelihood * advantage.square()).sum(-1)
             scale = self._scale(name, square[learned])
+            better_than_mean = gain > 0
             gain = believed * gain / scale
         log_policy = agent.logits(hidden[places], steps.legal).float().log_softmax(-1)  # [n, C, elements, A]
         nats = self._imitated(log_policy, steps) * steps.labelled
@@ -234,7 +235,7 @@ class AdvantageFiltered:
             record[f"entropy_multiplier/{name}"] = multiplier
             record[f"advantage_scale/{name}"] = scale * (high - low)
             record[f"advantage_slope/{name}"] = slope
-            record[f"accepted/{name}"] = ((gain > 0) & learned).sum() / learned.sum().clamp(min=1)
+            record[f"accepted/{name}"] = (better_than_mean & learned).sum() / learned.sum().clamp(min=1)
             record[f"value/{name}"] = low + (judged.value * valid).sum() / steps_in_all * (high - low)
             outside = (target - 0.5).abs() > 0.55
             record[f"value_outside/{name}"] = (outside & known).sum() / known.sum().clamp(min=1)
@@ -301,14 +302,14 @@ class AdvantageFiltered:
         zero = torch.zeros((), device=squares.device)
         return self.mean_square.get(task, zero).sqrt() + self.config.advantage_floor
 
-    def _believed(self, task: TaskSpec, products: torch.Tensor) -> torch.Tensor:
-        """What advantages are multiplied with: by ``calibration`` from 1 to the slope so far."""
-        former = self.agreement.get(task.name, torch.zeros_like(products))
+    def _slope(self, task: str, products: torch.Tensor) -> torch.Tensor:
+        """Of what came of actions on the advantages that the critic gave them, so far: that of one batch is noise. NaN
+        or infinite where there were no advantages."""
+        former = self.agreement.get(task, torch.zeros_like(products))
         moved = former + SCALE_RATE * (products - former)
-        self.agreement[task.name] = torch.where(moved.isfinite(), moved, former)
-        agreed, own = self.agreement[task.name]
-        slope = (agreed / own).nan_to_num(0.0, 1.0, 0.0).clamp(0.0, 1.0)
-        return 1.0 + self._setting(task, "calibration") * (slope - 1.0)
+        self.agreement[task] = torch.where(moved.isfinite(), moved, former)
+        agreed, own = self.agreement[task]
+        return agreed / own
 
     @torch.no_grad()
     def updated(self, agent: Agent) -> None:

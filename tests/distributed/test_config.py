@@ -132,6 +132,7 @@ BAD = [
     (["actors=[mine]", "cluster.mode=serail"], ["cluster.mode", "serial", "serail"]),
     (["actors=[mine]", "actors.mine.acting_returns=tilted"], ["actors.mine.acting_returns", "agent.returns=masked"]),
     (["actors=[mine]", "learner.entropy_floor=0.1"], ["learner.entropy_floor", "must be 0 with imitation"]),
+    (["actors=[mine]", "actors.mine.entropy_floor=0.1"], ["actors.mine.entropy_floor", "must be 0 with imitation"]),
     (
         ["actors=[mine]", "actors.mine.acting_prompt=best", "learner.prompt_share=0"],
         ["actors.mine.acting_prompt", "learner.prompt_share"],

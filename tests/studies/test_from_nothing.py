@@ -5,7 +5,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from actors.config import ActorConfig
-from studies.from_nothing import Adapted, Point, held, panel, solved_at
+from studies.from_nothing import Adapted, Point, between, held, panel, solved_at
 
 
 def points(*returns: float) -> list[Point]:
@@ -46,3 +46,19 @@ def test_ppo_plays_what_clowder_plays() -> None:
     assert [step[3] for step in rewards] == [False] * 249 + [True]
     assert 0 < sum(step[1] for step in rewards) <= 1000
     environment.close()
+
+
+def test_no_episode_of_ppo_is_played_twice() -> None:
+    """Whether or not the first one of an environment has a seed of the algorithm's."""
+    config = ActorConfig(task="gymnasium/CartPole-v1")
+    environments = [Adapted(config, seed=40 + place, stride=3) for place in range(3)]
+    environments[0].reset(seed=7)
+    starts = [environment.reset()[0] for environment in environments for _ in range(4)]
+    for environment in environments:
+        environment.close()
+    assert len(np.unique(starts, axis=0)) == 12
+
+
+def test_ppo_is_evaluated_as_often_as_clowder() -> None:
+    assert between("cartpole", []) == 4000
+    assert between("cartpole", ["evaluation.every_steps=100", "cluster.serial_steps=2"]) == 1600
