@@ -206,9 +206,7 @@ def main() -> None:
         parser.error("evaluation.every_steps must be above 0: when it is solved is read off these evaluations")
     ours = [clowder(options.task, seed, options.runs, options.overrides) for seed in options.seeds]
     steps = max(run["environment_steps"] for run in ours) if options.ppo_steps is None else options.ppo_steps
-    theirs = [
-        ppo(options.task, seed, steps, between(options.task, options.overrides)) for seed in options.seeds if steps
-    ]
+    theirs = [ppo(options.task, seed, steps, every) for seed in options.seeds] if steps else []
     report = {"bar": bar, "clowder": ours, "ppo": theirs}
     write_report("studies.from_nothing", report, options.out)
     if options.out is not None:

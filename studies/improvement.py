@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--sets", type=Path, default=Path("runs/sets"), help="folder of the recorded sets")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
     parser.add_argument("--fresh", type=int, metavar="SEED", help="play episodes from it on, not reporting ones")
-    parser.add_argument("--out", type=Path, help="write the JSON here too, and a PNG beside it")
+    parser.add_argument("--out", type=Path, help="write the JSON here too, and without --fresh a PNG beside it")
     parser.add_argument("overrides", nargs="*", help="key=value of all runs")
     options = parser.parse_args()
     alone = [name for name in TASKS if name in options.tasks]
@@ -210,7 +210,8 @@ def main() -> None:
     report = [summary(name, found, options) for name in TASKS if any(key[0] == name for key in found)]
     settings = {"seeds": options.seeds, "fresh": options.fresh, "overrides": options.overrides}
     write_report("studies.improvement", {**settings, "tasks": report, "runs": runs}, options.out)
-    if options.out is not None and (drawn := panels(report, runs)):
+    # What runs learned from is the same whatever they play at the end.
+    if options.out is not None and options.fresh is None and (drawn := panels(report, runs)):
         draw(drawn, options.out.with_suffix(".png"))
     print(table(report))
 
