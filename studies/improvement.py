@@ -1,10 +1,11 @@
 """Better than its demonstrators: `experiment=improvement` from weak demonstrations, beside what it has to beat.
 
-    python -m studies.improvement [--tasks swingup goto boxing together] [--seeds 0 1 2] [--out ...json]
+    python -m studies.improvement [--tasks swingup goto boxing together] [--seeds 0 1 2] [--known REPORT] [--out FILE]
 
 Demonstrations are recorded first, by experts that err and whose errors are their labels (`clowder record --expert
 weak:...`). Each arm is then one `clowder train` a seed, in ``runs/improvement-<task>-<arm>-<seed>``; what is there is
-kept, so the study may be killed and started again. The arms have the same demonstrations and number of updates:
+kept, so the study may be killed and started again, and what an earlier report has is not made again. The arms have the
+same demonstrations and number of updates:
 
 - ``online``: demonstrations and the run's own episodes, half each;
 - ``offline``: the same updates without the run's own episodes;
@@ -39,7 +40,7 @@ from distributed.compose import compose
 from distributed.metrics import read_rows
 from distributed.report import write_report
 from distributed.seed_curves import Curve, Panel, draw, scalar_by_update
-from studies.runs import LIMIT_SECONDS, cpu_seconds, evaluated, final_result, trained
+from studies.runs import LIMIT_SECONDS, cpu_seconds, evaluated, final_result, known_runs, trained
 
 EXPERIMENT = "experiment=improvement"
 RESAMPLES = 10_000
@@ -187,10 +188,16 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS))
     parser.add_argument("--sets", type=Path, default=Path("runs/sets"), help="folder of the recorded sets")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
+    parser.add_argument("--known", type=Path, help="a report whose runs are not made again")
     parser.add_argument("--fresh", type=int, metavar="SEED", help="play episodes from it on, not reporting ones")
     parser.add_argument("--out", type=Path, help="write the JSON here too, and without --fresh a PNG beside it")
     parser.add_argument("overrides", nargs="*", help="key=value of all runs")
     options = parser.parse_args()
+    settings = {"fresh": options.fresh, "overrides": options.overrides}
+    try:
+        known = known_runs(options.known, settings)
+    except ValueError as error:
+        parser.error(str(error))
     alone = [name for name in TASKS if name in options.tasks]
     groups = [[name] for name in alone] + ([list(TASKS)] if TOGETHER in options.tasks else [])
     for name in {name for group in groups for name in group}:
@@ -202,14 +209,16 @@ def main() -> None:
             kind = group[0] if len(group) == 1 else TOGETHER
             for arm in options.arms if len(group) == 1 else ["online"]:
                 folder = options.runs / f"improvement-{kind}-{arm}-{seed}"
-                words = [*overrides(group, arm, options.sets), f"seed={seed}", *options.overrides]
-                runs[folder.name] = played(trained(folder, words), group, options.fresh)
+                if folder.name not in known:
+                    words = [*overrides(group, arm, options.sets), f"seed={seed}", *options.overrides]
+                    known[folder.name] = played(trained(folder, words), group, options.fresh)
+                runs[folder.name] = known[folder.name]
                 for name in group:
                     key = (name, arm, "alone" if len(group) == 1 else TOGETHER)
                     found.setdefault(key, []).append(np.array(runs[folder.name]["returns"][name]))
     report = [summary(name, found, options) for name in TASKS if any(key[0] == name for key in found)]
-    settings = {"seeds": options.seeds, "fresh": options.fresh, "overrides": options.overrides}
-    write_report("studies.improvement", {**settings, "tasks": report, "runs": runs}, options.out)
+    figures = {"seeds": options.seeds, **settings, "tasks": report, "runs": runs}
+    write_report("studies.improvement", figures, options.out)
     # What runs learned from is the same whatever they play at the end.
     if options.out is not None and options.fresh is None and (drawn := panels(report, runs)):
         draw(drawn, options.out.with_suffix(".png"))

@@ -17,7 +17,6 @@ under sticky actions of 0.25, from the reset, greedily. Differences are paired b
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from distributed.report import write_report
 from studies.improvement import difference
 from studies.montezuma import ACTOR
 from studies.montezuma import EXPERIMENT as BEFORE
-from studies.runs import cpu_seconds, evaluated, final_result, returns_of, trained
+from studies.runs import cpu_seconds, evaluated, final_result, known_runs, returns_of, trained
 
 EXPERIMENT = "experiment=montezuma_online"
 OWN = ("windows", "good_windows")
@@ -47,24 +46,6 @@ def own_windows(folder: Path) -> dict[str, float]:
     for row in read_rows(folder / "metrics.jsonl"):
         found |= {key: row["values"][f"counts/{key}"] for key in OWN if f"counts/{key}" in row["values"]}
     return found
-
-
-def known_runs(path: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
-    """``runs`` of an earlier report, by name, which then need not be trained again; none without a path.
-
-    Raises:
-        ValueError: a file is no such report, or was made with other ``settings``.
-    """
-    if path is None:
-        return {}
-    try:
-        report = json.loads(path.read_text())
-        runs, before = dict(report["runs"]), {name: report[name] for name in settings}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"--known {path} is no report of this study's runs ({error!r}); leave it out") from None
-    if before != settings:
-        raise ValueError(f"--known {path} was made with {before}, not {settings}; ask for those or leave it out")
-    return runs
 
 
 def main() -> None:

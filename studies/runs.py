@@ -108,3 +108,21 @@ def cpu_seconds(folder: Path) -> float | None:
     """CPU time of a run and all its processes, evaluation too; None where it was resumed or trained by hand."""
     path = folder / CPU
     return float(json.loads(path.read_text())["cpu_seconds"]) if path.exists() else None
+
+
+def known_runs(path: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """``runs`` of an earlier report, by name, which then need not be trained again; none without a path.
+
+    Raises:
+        ValueError: a file is no such report, or was made with other ``settings``.
+    """
+    if path is None:
+        return {}
+    try:
+        report = json.loads(path.read_text())
+        runs, before = dict(report["runs"]), {name: report[name] for name in settings}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"--known {path} is no report of this study's runs ({error!r}); leave it out") from None
+    if before != settings:
+        raise ValueError(f"--known {path} was made with {before}, not {settings}; ask for those or leave it out")
+    return runs

@@ -1,11 +1,14 @@
-"""Paired differences over seeds and episodes, and what the arms of the study are told."""
+"""Paired differences over seeds and episodes, what the arms of the study are told, and what is not run again."""
 
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from distributed.compose import compose
+from studies import improvement
 from studies.improvement import ARMS, TASKS, TOGETHER, difference, overrides, panels, ratio, table
 
 
@@ -86,3 +89,50 @@ def test_one_model_on_all_tasks_has_settings_of_its_own() -> None:
         assert config.learner.calibration == (1.0 if together else 0.0)
         boxing = config.actors["boxing"]
         assert (boxing.critic_gradient, boxing.prior_weight) == ((0.5, 0.97) if together else (0.1, None))
+
+
+CHECKOUT = Path.cwd()
+REPORT = Path("docs/results/improvement_goto_wide.json")
+WORDS = ("agent.width=128", "--tasks", "goto", "--arms", "online")
+
+
+def test_what_a_report_knows_is_not_run_again_and_gives_the_same_figures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = json.loads(REPORT.read_text())
+    (entry,) = before["tasks"]
+    monkeypatch.setattr(improvement, "record", lambda name, sets: None)  # two thousand episodes
+    monkeypatch.setattr(improvement, "recorded_returns", lambda name, folder: np.full(9, entry["demonstrations"]))
+    seeds, out = [str(seed) for seed in before["seeds"]], tmp_path / "report.json"
+    words = [*WORDS, "--known", str(REPORT), "--runs", str(tmp_path / "runs"), "--out", str(out), "--seeds", *seeds]
+    monkeypatch.setattr(sys, "argv", ["improvement", *words])
+    improvement.main()
+    after = json.loads(out.read_text())
+    assert not (tmp_path / "runs").exists()  # nothing was trained
+    assert after["runs"] == before["runs"]
+    (again,) = after["tasks"]
+    difference = again["differences"]["demonstrations"]
+    assert again["arms"] == entry["arms"] and difference == entry["differences"]["demonstrations"]
+
+
+@pytest.mark.parametrize(
+    ("path", "words", "message"),
+    [
+        (REPORT, ("--fresh", "5"), "was made with {'fresh': None, 'overrides': ['agent.width=128']}"),
+        (REPORT, ("learner.steps=5",), "was made with {'fresh': None, 'overrides': ['agent.width=128']}"),
+        (Path("docs/results/improvement.json"), (), "is no report of this study's runs"),
+    ],
+)
+def test_a_report_of_other_settings_or_without_runs_is_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    path: Path,
+    words: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["improvement", *words, *WORDS, "--known", str(CHECKOUT / path)])
+    with pytest.raises(SystemExit):
+        improvement.main()
+    assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
