@@ -4,15 +4,15 @@
 
 Demonstrations are recorded first, by experts that err and whose errors are their labels (`clowder record --expert
 weak:...`). Each arm is then one `clowder train` a seed, in ``runs/improvement-<task>-<arm>-<seed>``; what is there is
-kept, so the study may be killed and started again, and what an earlier report has is not made again. The arms have the
-same demonstrations and number of updates:
+kept, so the study may be killed and started again, and what an earlier report has, of the same settings, is not made
+again. The arms have the same demonstrations and number of updates:
 
 - ``online``: demonstrations and the run's own episodes, half each;
 - ``offline``: the same updates without the run's own episodes;
 - ``imitation``: Gato's loss on the demonstrations.
 
 ``together`` trains one model on all three tasks, with as many windows and environment steps of each as its own run has
-and with settings that a shared model wants (`ONE_MODEL`, and ``together`` of a task).
+and with a setting that a shared model wants (`ONE_MODEL`).
 
 The final checkpoint of each run plays reporting episodes, sampled as it acts; with ``--fresh SEED`` episodes from that
 seed on instead, which nothing was chosen by. A difference of two arms is paired by seed; its interval is a bootstrap
@@ -63,7 +63,6 @@ class WeakTask:
         form: of the set.
         evaluated: reporting episodes.
         settings: of the actor in these runs.
-        together: further ones where one model learns all tasks.
         measured: episodes that the demonstrator is known by; 0: the demonstrations are enough.
     """
 
@@ -73,7 +72,6 @@ class WeakTask:
     form: str
     evaluated: int
     settings: tuple[str, ...] = ()
-    together: tuple[str, ...] = ()
     measured: int = 0
 
 
@@ -93,8 +91,7 @@ TASKS = {
         6,
         "actions",
         40,
-        ("imitation_share=0.8",),
-        together=("critic_gradient=0.5", "prior_weight=0.97"),
+        ("imitation_share=0.8", "critic_gradient=0.5", "prior_weight=0.97", "calibration=1"),
         measured=100,
     ),
 }
@@ -132,8 +129,7 @@ def overrides(names: Sequence[str], arm: str, sets: Path) -> list[str]:
             f"{key}.demonstrations={(sets / f'weak-{name}').resolve()}",
             f"{key}.action_temperature={TEMPERATURE}",
         ]
-        settings = task.settings + (task.together if len(names) > 1 else ())
-        words += [f"{key}.evaluation_episodes={task.evaluated}", *(f"{key}.{setting}" for setting in settings)]
+        words += [f"{key}.evaluation_episodes={task.evaluated}", *(f"{key}.{setting}" for setting in task.settings)]
         words.append(f"{key}.online_share={ONLINE_SHARE if arm == 'online' else 0.0}")
         if arm != "online":
             words.append(f"{key}.num_actors=0")
@@ -188,14 +184,13 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS))
     parser.add_argument("--sets", type=Path, default=Path("runs/sets"), help="folder of the recorded sets")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
-    parser.add_argument("--known", type=Path, help="a report whose runs are not made again")
+    parser.add_argument("--known", type=Path, help="a report whose runs of the same settings are not made again")
     parser.add_argument("--fresh", type=int, metavar="SEED", help="play episodes from it on, not reporting ones")
     parser.add_argument("--out", type=Path, help="write the JSON here too, and without --fresh a PNG beside it")
     parser.add_argument("overrides", nargs="*", help="key=value of all runs")
     options = parser.parse_args()
-    settings = {"fresh": options.fresh, "overrides": options.overrides}
     try:
-        known = known_runs(options.known, settings)
+        known = known_runs(options.known, {"fresh": options.fresh})
     except ValueError as error:
         parser.error(str(error))
     alone = [name for name in TASKS if name in options.tasks]
@@ -209,16 +204,18 @@ def main() -> None:
             kind = group[0] if len(group) == 1 else TOGETHER
             for arm in options.arms if len(group) == 1 else ["online"]:
                 folder = options.runs / f"improvement-{kind}-{arm}-{seed}"
-                if folder.name not in known:
-                    words = [*overrides(group, arm, options.sets), f"seed={seed}", *options.overrides]
-                    known[folder.name] = played(trained(folder, words), group, options.fresh)
-                runs[folder.name] = known[folder.name]
+                words = [*overrides(group, arm, options.sets), f"seed={seed}", *options.overrides]
+                settings = [word for word in words if ".demonstrations=" not in word]  # a path of this machine
+                run = known.get(folder.name, {})
+                if run.get("settings") != settings:
+                    run = {"settings": settings, **played(trained(folder, words), group, options.fresh)}
+                runs[folder.name] = run
                 for name in group:
                     key = (name, arm, "alone" if len(group) == 1 else TOGETHER)
                     found.setdefault(key, []).append(np.array(runs[folder.name]["returns"][name]))
     report = [summary(name, found, options) for name in TASKS if any(key[0] == name for key in found)]
-    figures = {"seeds": options.seeds, **settings, "tasks": report, "runs": runs}
-    write_report("studies.improvement", figures, options.out)
+    figures = {"seeds": options.seeds, "fresh": options.fresh, "overrides": options.overrides}
+    write_report("studies.improvement", {**figures, "tasks": report, "runs": runs}, options.out)
     # What runs learned from is the same whatever they play at the end.
     if options.out is not None and options.fresh is None and (drawn := panels(report, runs)):
         draw(drawn, options.out.with_suffix(".png"))

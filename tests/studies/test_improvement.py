@@ -2,7 +2,9 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,47 +85,62 @@ def test_arms_have_the_same_data_and_updates(names: list[str], arm: str, tmp_pat
         assert (actor.num_actors, actor.online_share) == ((1, 0.5) if online else (0, 0.0))
 
 
-def test_one_model_on_all_tasks_has_settings_of_its_own() -> None:
+def test_one_model_on_all_tasks_has_a_setting_of_its_own() -> None:
     for names, together in ((["boxing"], False), (list(TASKS), True)):
         config = compose(overrides(names, "online", Path("sets")))
         assert config.learner.calibration == (1.0 if together else 0.0)
         boxing = config.actors["boxing"]
-        assert (boxing.critic_gradient, boxing.prior_weight) == ((0.5, 0.97) if together else (0.1, None))
+        assert (boxing.critic_gradient, boxing.prior_weight, boxing.calibration) == (0.5, 0.97, 1.0)
 
 
-CHECKOUT = Path.cwd()
 REPORT = Path("docs/results/improvement_goto_wide.json")
-WORDS = ("agent.width=128", "--tasks", "goto", "--arms", "online")
+
+
+def again(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> tuple[dict[str, Any], list[str]]:
+    """The study's report with REPORT known, and the runs that it made; these play what REPORT has."""
+    before, made = json.loads(REPORT.read_text()), []
+
+    def trained(run: Path, words: Sequence[str]) -> Path:
+        made.append(run.name)
+        return run
+
+    monkeypatch.setattr(improvement, "record", lambda name, sets: None)  # two thousand episodes
+    shown = np.full(9, before["tasks"][0]["demonstrations"])
+    monkeypatch.setattr(improvement, "recorded_returns", lambda name, folder: shown)
+    monkeypatch.setattr(improvement, "trained", trained)
+    monkeypatch.setattr(improvement, "played", lambda run, names, fresh: before["runs"][run.name])
+    seeds, out = [str(seed) for seed in before["seeds"]], folder / "report.json"
+    options = ["--tasks", "goto", "--known", str(REPORT), "--runs", str(folder), "--out", str(out), "--seeds", *seeds]
+    monkeypatch.setattr(sys, "argv", ["improvement", *words, *options])
+    improvement.main()
+    return json.loads(out.read_text()), made
 
 
 def test_what_a_report_knows_is_not_run_again_and_gives_the_same_figures(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     before = json.loads(REPORT.read_text())
-    (entry,) = before["tasks"]
-    monkeypatch.setattr(improvement, "record", lambda name, sets: None)  # two thousand episodes
-    monkeypatch.setattr(improvement, "recorded_returns", lambda name, folder: np.full(9, entry["demonstrations"]))
-    seeds, out = [str(seed) for seed in before["seeds"]], tmp_path / "report.json"
-    words = [*WORDS, "--known", str(REPORT), "--runs", str(tmp_path / "runs"), "--out", str(out), "--seeds", *seeds]
-    monkeypatch.setattr(sys, "argv", ["improvement", *words])
-    improvement.main()
-    after = json.loads(out.read_text())
-    assert not (tmp_path / "runs").exists()  # nothing was trained
-    assert after["runs"] == before["runs"]
-    (again,) = after["tasks"]
-    difference = again["differences"]["demonstrations"]
-    assert again["arms"] == entry["arms"] and difference == entry["differences"]["demonstrations"]
+    after, made = again(monkeypatch, tmp_path, *before["overrides"])
+    assert not made and after["runs"] == before["runs"]
+    (then,), (now,) = before["tasks"], after["tasks"]
+    assert now["arms"] == then["arms"] and now["differences"]["imitation"] == then["differences"]["imitation"]
+
+
+def test_what_a_report_has_of_other_settings_is_run_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = json.loads(REPORT.read_text())
+    after, made = again(monkeypatch, tmp_path, *before["overrides"], "learner.steps=5")
+    assert set(made) == set(before["runs"]) == set(after["runs"])
+    assert all("learner.steps=5" in run["settings"] for run in after["runs"].values())
 
 
 @pytest.mark.parametrize(
     ("path", "words", "message"),
     [
-        (REPORT, ("--fresh", "5"), "was made with {'fresh': None, 'overrides': ['agent.width=128']}"),
-        (REPORT, ("learner.steps=5",), "was made with {'fresh': None, 'overrides': ['agent.width=128']}"),
+        (REPORT, ("--fresh", "5"), "was made with {'fresh': None}, not {'fresh': 5}"),
         (Path("docs/results/improvement.json"), (), "is no report of this study's runs"),
     ],
 )
-def test_a_report_of_other_settings_or_without_runs_is_refused_before_anything_starts(
+def test_a_report_of_other_episodes_or_without_runs_is_refused_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -131,8 +148,9 @@ def test_a_report_of_other_settings_or_without_runs_is_refused_before_anything_s
     words: tuple[str, ...],
     message: str,
 ) -> None:
+    known = path.resolve()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["improvement", *words, *WORDS, "--known", str(CHECKOUT / path)])
+    monkeypatch.setattr(sys, "argv", ["improvement", "--tasks", "goto", *words, "--known", str(known)])
     with pytest.raises(SystemExit):
         improvement.main()
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
