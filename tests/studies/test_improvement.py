@@ -108,10 +108,12 @@ def again(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> tuple[d
     shown = np.full(9, before["tasks"][0]["demonstrations"])
     monkeypatch.setattr(improvement, "recorded_returns", lambda name, folder: shown)
     monkeypatch.setattr(improvement, "trained", trained)
-    monkeypatch.setattr(improvement, "played", lambda run, names, fresh: before["runs"][run.name])
+    returns = {name: {"returns": run["returns"], "own_returns": {}} for name, run in before["runs"].items()}
+    monkeypatch.setattr(improvement, "played", lambda run, names, fresh: returns[run.name])
     seeds, out = [str(seed) for seed in before["seeds"]], folder / "report.json"
-    options = ["--tasks", "goto", "--known", str(REPORT), "--runs", str(folder), "--out", str(out), "--seeds", *seeds]
-    monkeypatch.setattr(sys, "argv", ["improvement", *words, *options])
+    arms = list(before["tasks"][0]["arms"])
+    options = ["--tasks", "goto", "--known", str(REPORT), "--runs", str(folder), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["improvement", *words, *options, "--seeds", *seeds, "--arms", *arms])
     improvement.main()
     return json.loads(out.read_text()), made
 
@@ -123,7 +125,7 @@ def test_what_a_report_knows_is_not_run_again_and_gives_the_same_figures(
     after, made = again(monkeypatch, tmp_path, *before["overrides"])
     assert not made and after["runs"] == before["runs"]
     (then,), (now,) = before["tasks"], after["tasks"]
-    assert now["arms"] == then["arms"] and now["differences"]["imitation"] == then["differences"]["imitation"]
+    assert now["arms"] == then["arms"] and now["differences"]["offline"] == then["differences"]["offline"]
 
 
 def test_what_a_report_has_of_other_settings_is_run_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
