@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,7 @@ import numpy as np
 
 from actors.demonstrations.open_set import open_set
 from distributed.compose import compose
+from distributed.config import TrainConfig
 from distributed.metrics import read_rows
 from distributed.report import write_report
 from distributed.seed_curves import Curve, Panel, draw, scalar_by_update
@@ -106,6 +108,12 @@ ARMS: dict[str, tuple[str, ...]] = {
 }
 
 
+@functools.cache
+def experiment() -> TrainConfig:
+    """The study's configuration, without what an arm is told; to be read only."""
+    return compose([EXPERIMENT])
+
+
 def record(name: str, sets: Path) -> None:
     """The weak demonstrations of a task, recorded or continued now where they are not there, and its demonstrator's."""
     weak = TASKS[name]
@@ -119,7 +127,7 @@ def record(name: str, sets: Path) -> None:
 def overrides(names: Sequence[str], arm: str, sets: Path) -> list[str]:
     """What `clowder train` is told for one arm of a run on these tasks."""
     weak = [TASKS[name] for name in names]
-    windows = compose([EXPERIMENT]).learner.windows_per_batch
+    windows = experiment().learner.windows_per_batch
     words = [EXPERIMENT, f"actors=[{','.join(task.actor for task in weak)}]", *ARMS[arm]]
     words.append(f"learner.windows_per_batch={windows * len(names)}")
     words.extend(ONE_MODEL if len(names) > 1 else ())
@@ -138,7 +146,7 @@ def overrides(names: Sequence[str], arm: str, sets: Path) -> list[str]:
 
 def recorded_returns(name: str, folder: Path) -> np.ndarray:
     """Of a set of a task's episodes, float64 [N]."""
-    actor = compose([EXPERIMENT]).actors[TASKS[name].actor]
+    actor = experiment().actors[TASKS[name].actor]
     with closing(open_set(str(folder), actor)) as opened:
         return np.asarray(opened.returns, np.float64)
 
@@ -226,7 +234,7 @@ def played(run: Path, names: Sequence[str], fresh: int | None) -> dict[str, Any]
     """Of a finished run of these tasks: CPU seconds, returns of its reporting episodes or of fresh ones, and those of
     the episodes that it learned from, by update."""
     result = final_result(run) if fresh is None else evaluated(run, f"fresh-{fresh}", ["--seed", str(fresh)])
-    actors = compose([EXPERIMENT]).actors
+    actors = experiment().actors
     tasks = {name: actors[TASKS[name].actor].task for name in names}
     returns = {name: result.tasks[task].returns for name, task in tasks.items()}
     rows = read_rows(run / "metrics.jsonl")
@@ -239,7 +247,7 @@ def summary(
     name: str, found: dict[tuple[str, str, str], list[np.ndarray]], options: argparse.Namespace
 ) -> dict[str, Any]:
     """All figures of one task."""
-    actor = compose([EXPERIMENT]).actors[TASKS[name].actor]
+    actor = experiment().actors[TASKS[name].actor]
     assert actor.random_return is not None and actor.reference_return is not None
     shown = recorded_returns(name, options.sets / f"weak-{name}")
     demonstrator = recorded_returns(name, options.sets / f"demonstrator-{name}") if TASKS[name].measured else shown
@@ -278,7 +286,7 @@ def panels(report: Sequence[dict[str, Any]], runs: Mapping[str, Any]) -> list[Pa
         for name, points in run["own_returns"].items():
             if points:
                 found.setdefault(name, {}).setdefault(kind, []).append(dict(points))
-    actors, by_task = compose([EXPERIMENT]).actors, {entry["task"]: entry for entry in report}
+    actors, by_task = experiment().actors, {entry["task"]: entry for entry in report}
     drawn = []
     for name in (name for name in TASKS if name in found):
         entry = by_task[actors[TASKS[name].actor].task]

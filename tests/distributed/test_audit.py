@@ -87,6 +87,7 @@ def still(server: ServerHandle) -> int:
     return now
 
 
+@pytest.mark.long
 def test_counts_are_those_of_reverb_but_for_what_was_lost_or_in_flight(tmp_path: Path) -> None:
     generator, counters = random.Random(0), Counters()
     played = {"environment_steps": 0, "episodes": 0}

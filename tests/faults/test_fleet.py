@@ -141,6 +141,7 @@ def test_what_would_only_come_again_ends_the_run_at_once(told: Told) -> None:
     )  # what it learned can still be saved
 
 
+@pytest.mark.long
 def test_a_crash_is_tried_again_within_the_budget(told: Told) -> None:
     told.fleet.config = ClusterConfig(report_seconds=0.2, restarts=1)
     told.add("learner/0", ends="dies")
@@ -216,6 +217,7 @@ def test_a_member_that_moves_ends_in_order_and_starts_again_without_a_death(told
     assert "learner/0 is back after" in told.said[1]
 
 
+@pytest.mark.long
 def test_a_member_that_moves_when_the_fleet_stops_is_not_started_again(told: Told) -> None:
     members = [told.add(f"environment_actor/x-{number}") for number in range(2)]
     members[1].farewell = lambda: members[1].handle.report.remote(2.0)

@@ -63,6 +63,7 @@ def test_where_the_bot_gives_up_the_rest_is_no_label_and_the_return_is_zero() ->
         assert record.episode_return == 0.0
 
 
+@pytest.mark.long
 def test_a_bot_that_changes_its_plan_for_ever_gives_up() -> None:
     record = BabyAIBotExpert("babyai/GoToImpUnlock", {}).play(6)
     assert record.episode_return == 0 and 0 < record.label_mask.sum() < len(record.action)
