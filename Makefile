@@ -4,17 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup lock quickstart test coverage fuzz test-long test-tasks test-learning lint clean
+.PHONY: setup lock quickstart test pytest coverage fuzz test-long test-tasks test-learning lint clean
 
 setup: $(STAMP)
 
-# All but torch by hashes; torch after it, since its builds for CPU and CUDA differ; nothing else is fetched.
+# All but torch by hashes, torch itself beside it, and then what its build for CUDA needs; nothing else is fetched.
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 $(STAMP): pyproject.toml constraints.txt locks/build.txt locks/setup.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Clowder needs Python 3.11 (dm-reverb 0.14.0 has no later wheel); call: make PYTHON=/path/to/python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --require-hashes --no-deps -r locks/build.txt
-	$(PIP) install --require-hashes --no-deps --no-build-isolation -r locks/setup.txt
+	$(PIP) install --no-deps -c constraints.txt torch & torch=$$!; \
+	$(PIP) install --require-hashes --no-deps --no-build-isolation -r locks/setup.txt; locked=$$?; \
+	wait $$torch && exit $$locked
 	$(PIP) install -c constraints.txt torch
 	$(PIP) install --no-deps --no-build-isolation -e .
 	$(PIP) check
@@ -33,9 +35,12 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-# Two at once: those that start Ray one after another, and beside them the others.
-test: lint
-	$(BIN)/python -m pytest -m "not learning and not tasks and not long" -n 2 --dist loadgroup
+# Beside lint; two at once: those that start Ray one after another, and beside them the others.
+test: setup
+	$(MAKE) --no-print-directory --jobs 2 lint pytest
+
+pytest: setup
+	$(BIN)/python -m pytest -m "not learning and not tasks and not long" -n 2 --dist loadgroup --no-loadscope-reorder
 
 # The same tests, traced; .ci/run's limit is too short for them.
 coverage: setup

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,6 +35,13 @@ from distributed.yaml_file import NOT_YAML, read_yaml
 SHIPPED = Path(next(iter(configs.__path__))).resolve()
 """The folder of configurations that come with Clowder."""
 GROUPS = ("experiment", "model", "learner", "replay", "cluster", "actors")
+
+
+@dataclasses.dataclass
+class _Actors:
+    """The part of a `TrainConfig` that an actor config is of."""
+
+    actors: dict[str, ActorConfig] = dataclasses.field(default_factory=dict)
 
 
 def compose(overrides: Sequence[str] = (), config_dirs: Sequence[str | Path] = ()) -> TrainConfig:
@@ -84,7 +92,7 @@ def actor_configs(config_dirs: Sequence[str | Path] = ()) -> dict[str, ActorConf
     loaded = {}
     for name, path in options("actors", config_dirs).items():
         with refusing(str(path)), _one_line({}, f"{path}: "):
-            tree = OmegaConf.merge(OmegaConf.structured(TrainConfig), {"actors": actor_file(name, path)})
+            tree = OmegaConf.merge(OmegaConf.structured(_Actors), {"actors": actor_file(name, path)})
             config = OmegaConf.to_object(tree.actors[name])
             assert isinstance(config, ActorConfig)
             check_actor_config(config, name)
@@ -245,8 +253,14 @@ def near_key(key: str, keys: list[str]) -> str:
     return nearest(last, siblings, f"keys of {parent}" if parent else "top-level keys", elsewhere)
 
 
-def _compose(words: list[str], options: dict[str, dict[str, Path]]) -> DictConfig:
+@functools.cache
+def _store_schema() -> None:
+    """Once for the process: it takes as long as reading all files of a configuration."""
     ConfigStore.instance().store(name="schema", node=TrainConfig)
+
+
+def _compose(words: list[str], options: dict[str, dict[str, Path]]) -> DictConfig:
+    _store_schema()
     with _one_line(options), initialize_config_dir(str(SHIPPED), version_base="1.3", job_name="clowder"):
         try:
             return hydra_compose("config", words)

@@ -33,6 +33,7 @@ FLEETS = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `--dist loadgroup`, those that start Ray stay together, other commands do, and so does any other file."""
     tests = Path(__file__).parent
@@ -40,6 +41,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         path = item.path.relative_to(tests)
         group = "fleets" if path.name in FLEETS else "commands" if path.parts[0] == "distributed" else str(path)
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Groups are kept by names that pytest-xdist changes, which it did without effect beside a pytest of its future."""
+    if session.config.getoption("loadgroup", False) and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError("pytest-xdist does not see the groups of --dist loadgroup; install constraints.txt")
 
 
 @pytest.fixture(scope="session")

@@ -118,7 +118,10 @@ def test_what_is_done_with_equal_values_is_imitated_as_by_the_plain_objective() 
         torch.testing.assert_close(plain, ours, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("of_task", [False, True], ids=["of all tasks", "of its own"])
+@pytest.mark.parametrize(
+    "of_task",
+    [pytest.param(False, id="of all tasks", marks=pytest.mark.learning), pytest.param(True, id="of its own")],
+)
 def test_a_floor_keeps_the_policy_from_one_action(of_task: bool) -> None:
     def floor(share: float) -> Learner:
         own, of_all = (share, 0.5 - share) if of_task else (None, share)
@@ -139,6 +142,7 @@ def test_a_floor_keeps_the_policy_from_one_action(of_task: bool) -> None:
     assert probabilities(floored, [0], [])[0] > 2 * probabilities(free, [0], [])[0]
 
 
+@pytest.mark.learning
 def test_what_is_imitated_does_not_hold_the_floor_for_what_it_does_itself() -> None:
     """Demonstrations at one place do either, so the policy there stays wide; at the other it has a best action."""
     windows = [shown([0], [action], [0.0]) for action in (0, 1)]
@@ -172,6 +176,7 @@ def test_a_critic_counts_as_far_as_it_has_been_right(calibration: float, pays: b
     assert at_least <= probabilities(learner, [0], [])[preferred] <= at_most
 
 
+@pytest.mark.learning
 def test_with_less_of_the_prior_odds_do_not_grow_for_ever() -> None:
     """One action is 1 better. With half of the prior an update moves log odds d to d / 2 + 1 + exp(-d / 2), the better
     action's advantage being exp(-d / 2) root mean squares and the other's clipped at -1: at rest 0.93 are better."""
@@ -193,7 +198,7 @@ def chosen_shares(learner: Learner, place: int, near: tuple[float, float]) -> fl
     return float((np.abs(acted - np.array(near)) < 0.1).all(1).mean())
 
 
-@pytest.mark.parametrize("hidden", [0.0, 1.0])
+@pytest.mark.parametrize("hidden", [0.0, pytest.param(1.0, marks=pytest.mark.learning)])
 def test_an_action_of_two_numbers_is_judged_as_a_whole_and_luck_is_not_followed(hidden: float) -> None:
     """A sure 0.6 at (0.5, 0.5), a gamble at (-0.5, -0.5), and nothing at all where the two are mixed."""
     rng = np.random.default_rng(0)
@@ -216,6 +221,7 @@ def test_an_action_of_two_numbers_is_judged_as_a_whole_and_luck_is_not_followed(
     assert learner.metrics()["accepted/test/arm"] == pytest.approx(0.25, abs=0.2)
 
 
+@pytest.mark.learning
 def test_a_state_is_worth_the_better_of_what_was_done_there() -> None:
     """From place 1 leave for 0.4, or go on to 3, where two of three failed and one earned 1."""
     one, other = (0.5, 0.5), (-0.5, -0.5)

@@ -72,7 +72,9 @@ def test_what_the_policy_would_not_do_is_not_followed() -> None:
     assert values.expected(values(first))[:, 0].mean() > 0.8, "0.5 is the mean of what followed"
 
 
-@pytest.mark.parametrize("temperature, worth", [(1.0, 0.75), (0.0, 1.0)])
+@pytest.mark.parametrize(
+    "temperature, worth", [pytest.param(1.0, 0.75, marks=pytest.mark.learning), pytest.param(0.0, 1.0)]
+)
 def test_a_state_is_worth_what_the_policy_earns_there_at_the_temperature_of_values(
     temperature: float, worth: float
 ) -> None:
@@ -89,6 +91,7 @@ def test_a_state_is_worth_what_the_policy_earns_there_at_the_temperature_of_valu
     assert learner.metrics()["value/test/places"] == pytest.approx(worth, abs=0.06)
 
 
+@pytest.mark.learning
 def test_the_slope_of_outcomes_says_whether_advantages_mean_something() -> None:
     """One action pays 0.4 more on the average; in the other task there is nothing but luck."""
     rng = np.random.default_rng(0)
@@ -123,7 +126,9 @@ def test_a_time_limit_is_no_end() -> None:
     assert worth[steps.position[..., 0] >= 0].numpy() == pytest.approx(4.0, abs=0.4)
 
 
-@pytest.mark.parametrize("task", [TASK, ARM], ids=lambda task: task.name)
+@pytest.mark.parametrize(
+    "task", [pytest.param(TASK, marks=pytest.mark.learning, id=TASK.name), pytest.param(ARM, id=ARM.name)]
+)
 def test_what_a_state_is_said_to_be_worth_is_what_its_episodes_earn(task: TaskSpec) -> None:
     """Places that pay 0.1, 0.5 and 0.9 on the average, by chance; neither action matters."""
     rng, windows = np.random.default_rng(0), []
@@ -147,6 +152,7 @@ def test_what_a_state_is_said_to_be_worth_is_what_its_episodes_earn(task: TaskSp
     assert slope == pytest.approx(1.0, abs=0.15) and offset == pytest.approx(0.0, abs=0.08)
 
 
+@pytest.mark.learning
 def test_a_critic_that_could_read_what_will_come_would_find_no_action_better() -> None:
     """Why windows that are told their return have no part in the critic: it would read the outcome off it."""
     rng = np.random.default_rng(0)

@@ -64,6 +64,7 @@ def test_a_task_without_rewards_is_imitated_beside_one_with_them() -> None:
     assert probabilities(learner, [0], [])[1] > 0.9 and probabilities(learner, [1], [], task=shown)[0] > 0.9
 
 
+@pytest.mark.learning
 def test_windows_that_are_told_their_return_learn_beside_those_that_are_not() -> None:
     """Luck again: one model gambles when asked for 1, and does not when nothing is asked."""
     rng = np.random.default_rng(0)

@@ -55,7 +55,7 @@ def test_it_reaches_the_score_of_the_way_and_its_episode_is_the_adapters(way):
 
 def test_a_seed_decides_the_episode_and_noise_leaves_the_labels(way):
     tracker = WayTracker(way, sticky=0.25, options=QUICK)
-    for seed in range(20):  # where every car comes at another time, some are lost
+    for seed in range(1, 20):  # where every car comes at another time, some are lost, that of seed 0 among them
         with contextlib.suppress(ExpertFailed):
             first = tracker.play(seed, noise=0.1)
             break
@@ -95,7 +95,7 @@ def test_a_pilot_steers_and_the_labels_are_the_trackers(way):
     pilot = PolicyExpert("run:fresh@0", agent, environment, DecodingConfig(), version=0)
     options = dataclasses.replace(QUICK, stretch=5, patience=60)
     tracker = WayTracker(way, sticky=0.25, options=options, pilot=pilot)
-    for seed in range(20):
+    for seed in range(1, 20):
         with contextlib.suppress(ExpertFailed):
             record = tracker.play(seed, noise=0.2)
             if (record.action != record.label).any():
