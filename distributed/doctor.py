@@ -128,7 +128,7 @@ def replay_server() -> Iterator[Finding]:
         "from distributed.doctor import use_a_replay_server; use_a_replay_server()"
     )
     good, output = probe(code)
-    fix = "pip install -c constraints.txt dm-reverb tensorflow"
+    fix = "pip install -c constraints.txt dm-reverb tensorflow-cpu"
     yield Finding("reverb", "ok" if good else "broken", last_line(output), "" if good else fix)
 
 

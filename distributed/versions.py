@@ -12,7 +12,7 @@ from distributed.errors import ClowderError
 PACKAGES = ("agent", "actors", "learner", "replay", "distributed", "configs")
 """Our import packages; such names are easily shadowed (`distributed` is also Dask's)."""
 REQUIREMENTS = (
-    "torch", "numpy", "ray", "dm-reverb", "tensorflow", "gymnasium", "ale-py", "dm_control", "mujoco", "minigrid",
+    "torch", "numpy", "ray", "dm-reverb", "tensorflow-cpu", "gymnasium", "ale-py", "dm_control", "mujoco", "minigrid",
     "minari", "pyarrow", "hydra-core", "omegaconf", "safetensors", "sentencepiece", "tensorboard", "matplotlib",
     "imageio-ffmpeg", "rich", "psutil",
 )  # fmt: skip
