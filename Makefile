@@ -8,15 +8,16 @@ STAMP := $(VENV)/.installed
 
 setup: $(STAMP)
 
-# All but torch by hashes, torch itself beside it, and then what its build for CUDA needs; nothing else is fetched.
+# All but torch by hashes, half of it and torch beside the rest; then what torch's build for CUDA needs, and nothing else.
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
-$(STAMP): pyproject.toml constraints.txt locks/build.txt locks/setup.txt
+$(STAMP): pyproject.toml constraints.txt locks/build.txt locks/setup.txt locks/beside.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Clowder needs Python 3.11 (dm-reverb 0.14.0 has no later wheel); call: make PYTHON=/path/to/python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --require-hashes --no-deps -r locks/build.txt
-	$(PIP) install --no-deps -c constraints.txt torch & torch=$$!; \
+	{ $(PIP) install --no-deps -c constraints.txt torch && \
+	  $(PIP) install --require-hashes --no-deps -r locks/beside.txt; } & beside=$$!; \
 	$(PIP) install --require-hashes --no-deps --no-build-isolation -r locks/setup.txt; locked=$$?; \
-	wait $$torch && exit $$locked
+	wait $$beside && exit $$locked
 	$(PIP) install -c constraints.txt torch
 	$(PIP) install --no-deps --no-build-isolation -e .
 	$(PIP) check

@@ -25,6 +25,10 @@ def lock(name):
     return found
 
 
+def locked_for_setup():
+    return lock("build.txt") | lock("setup.txt") | lock("beside.txt")
+
+
 def pinned():
     """Version by name of constraints.txt, where every line is one."""
     lines = (ROOT / "constraints.txt").read_text().splitlines()
@@ -53,8 +57,8 @@ def needed(requirements):
 
 
 def test_locks_have_the_versions_of_constraints():
-    locked = lock("build.txt") | lock("setup.txt") | lock("bench.txt")
-    assert len(locked) == sum(len(lock(name)) for name in ("build.txt", "setup.txt", "bench.txt"))
+    locked = locked_for_setup() | lock("bench.txt")
+    assert len(locked) == sum(len(lock(name)) for name in ("build.txt", "setup.txt", "beside.txt", "bench.txt"))
     constraints = pinned()
     assert locked == {name: constraints.get(name) for name in locked}
     assert "torch" in constraints and "torch" not in locked
@@ -64,13 +68,13 @@ def test_what_setup_installs_is_all_that_is_needed():
     wanted = needed([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]])
     # What torch's build for CUDA brings is pinned by torch itself.
     ours = {name for name in wanted if not re.match(r"nvidia-|cuda-|triton", name)}
-    assert ours == lock("build.txt").keys() | lock("setup.txt").keys() | {"torch"}
+    assert ours == locked_for_setup().keys() | {"torch"}
 
 
 @pytest.mark.parametrize("extra", ["", *PROJECT["optional-dependencies"]])
 def test_ranges_admit_what_is_pinned(extra):
     constraints = pinned()
-    locked = lock("build.txt") | lock("setup.txt") | lock("bench.txt") | {"torch": constraints["torch"]}
+    locked = locked_for_setup() | lock("bench.txt") | {"torch": constraints["torch"]}
     for text in PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]:
         requirement = Requirement(text)
         name = canonicalize_name(requirement.name)

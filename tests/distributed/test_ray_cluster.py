@@ -162,6 +162,7 @@ def test_workers_import_from_the_current_folder_only_where_this_process_does(tmp
     assert (str(foreign) in done.stdout.splitlines()) == chosen
 
 
+@pytest.mark.long
 def test_a_ray_that_stands_still_is_left_all_the_same(monkeypatch):
     monkeypatch.setattr(ray_cluster, "SHUTDOWN_SECONDS", 2.0)
     try:

@@ -89,7 +89,7 @@ def settled(run: SerialRun) -> None:
         assert all(writer.settle(10) for writer in actor.writers)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_run_goes_on_as_one_that_was_never_stopped(seed: int, plan: RunPlan, tmp_path: Path) -> None:
     folder = create(plan, tmp_path / "run")
     with running(plan, folder) as run:

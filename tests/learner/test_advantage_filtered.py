@@ -41,6 +41,7 @@ def test_it_is_not_fooled_by_luck_as_asking_for_the_best_return_is() -> None:
     assert probabilities(conditioned, [0], [], asked=1.0)[1] > 0.9
 
 
+@pytest.mark.learning
 def test_it_stitches_halves_of_episodes_that_nobody_played_together() -> None:
     """From place 1: leave for 0.3, or walk to place 3. From place 2 all walk there. At 3 one action earns 1, the other
     nothing, and whoever came from 1 took the other, which the policy would not."""

@@ -207,7 +207,8 @@ def test_a_resumed_learner_goes_on_as_if_never_stopped(tmp_path: Path, prefetch:
         np.testing.assert_allclose(array, flat_weights(through.agent)[name], atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("embedding", ["fused", pytest.param("per_element", marks=pytest.mark.long)])
+@pytest.mark.learning
+@pytest.mark.parametrize("embedding", ["fused", "per_element"])
 def test_one_batch_overfits_for_every_kind_of_target(embedding: str) -> None:
     """To under 0.01 nats a target, actions of all kinds and returns; and then the policy says the texts."""
     learner = make_learner(

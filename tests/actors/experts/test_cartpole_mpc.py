@@ -85,6 +85,7 @@ def test_noise_comes_in_bursts_and_changes_slowly_within_one() -> None:
     assert not any(itertools.islice(bursts(np.random.default_rng(0), 0.0), 1000))
 
 
+@pytest.mark.long
 def test_swings_up_and_replays_to_the_same_return() -> None:
     expert = CartpoleMPC(TASK, SHORT)
     clean = expert.play(seed=4)
