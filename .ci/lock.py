@@ -16,8 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = {"setuptools"}
 """What the one sdist (of antlr4) and Clowder itself are built with; installed before the others."""
-BESIDE = {"ray", "sympy"}
-"""Installed at the same time as the others, with torch: half of all there is to unpack and compile."""
+BESIDE = re.compile("[n-s]")
+"""Installed at the same time as the others, with torch: half of all there is to look up, unpack and compile."""
 OF_TORCH = re.compile(r"nvidia-|cuda-|triton|torch$|clowder$")
 """What is not locked: torch, what its CUDA build brings, and Clowder."""
 
@@ -53,8 +53,8 @@ def main() -> None:
         sys.exit(f"not in constraints.txt: {' '.join(missing)}; add these lines and run this again")
     parts = {
         "build.txt": BUILD,
-        "setup.txt": setup.keys() - BUILD - BESIDE,
-        "beside.txt": BESIDE,
+        "setup.txt": {name for name in setup.keys() - BUILD if not BESIDE.match(name)},
+        "beside.txt": {name for name in setup.keys() - BUILD if BESIDE.match(name)},
         "bench.txt": bench.keys() - setup.keys(),
     }
     for file, names in parts.items():
