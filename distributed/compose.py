@@ -255,7 +255,7 @@ def near_key(key: str, keys: list[str]) -> str:
 
 @functools.cache
 def _store_schema() -> None:
-    """Once for the process: it takes as long as reading all files of a configuration."""
+    """Once for the process: twice for each configuration, it took a third of the time."""
     ConfigStore.instance().store(name="schema", node=TrainConfig)
 
 
