@@ -21,7 +21,8 @@ from distributed.versions import REQUIREMENTS, check_packages, repository_root
 
 State = Literal["ok", "note", "broken"]
 IMPORTED_AS = {
-    "dm-reverb": "reverb", "ale-py": "ale_py", "hydra-core": "hydra", "imageio-ffmpeg": "imageio_ffmpeg",
+    "dm-reverb": "reverb", "tensorflow-cpu": "tensorflow", "ale-py": "ale_py", "hydra-core": "hydra",
+    "imageio-ffmpeg": "imageio_ffmpeg",
 }  # fmt: skip
 """Import names that differ from the distribution's."""
 PROBE_SECONDS = 120.0

@@ -1,5 +1,6 @@
 """Each check says what is wrong and what to do, on real processes."""
 
+import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -9,7 +10,7 @@ import psutil
 import pytest
 
 from distributed import doctor
-from distributed.versions import check_packages, git_commit, package_versions
+from distributed.versions import REQUIREMENTS, check_packages, git_commit, package_versions
 from replay import table_info
 from replay.table_info import poll
 
@@ -18,6 +19,11 @@ def test_this_process_loaded_our_own_packages():
     check_packages()
     assert package_versions()["numpy"][0].isdigit()
     assert git_commit()
+
+
+def test_each_requirement_is_known_by_the_name_that_it_is_imported_by():
+    names = [doctor.IMPORTED_AS.get(name, name).replace("-", "_") for name in REQUIREMENTS]
+    assert [name for name in names if importlib.util.find_spec(name) is None] == []
 
 
 @pytest.mark.parametrize("name", ["learner", "distributed"])
