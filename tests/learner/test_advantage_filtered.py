@@ -119,10 +119,8 @@ def test_what_is_done_with_equal_values_is_imitated_as_by_the_plain_objective() 
         torch.testing.assert_close(plain, ours, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize(
-    "of_task",
-    [pytest.param(False, id="of all tasks", marks=pytest.mark.learning), pytest.param(True, id="of its own")],
-)
+@pytest.mark.learning
+@pytest.mark.parametrize("of_task", [False, True], ids=["of all tasks", "of its own"])
 def test_a_floor_keeps_the_policy_from_one_action(of_task: bool) -> None:
     def floor(share: float) -> Learner:
         own, of_all = (share, 0.5 - share) if of_task else (None, share)

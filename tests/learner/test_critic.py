@@ -126,9 +126,8 @@ def test_a_time_limit_is_no_end() -> None:
     assert worth[steps.position[..., 0] >= 0].numpy() == pytest.approx(4.0, abs=0.4)
 
 
-@pytest.mark.parametrize(
-    "task", [pytest.param(TASK, marks=pytest.mark.learning, id=TASK.name), pytest.param(ARM, id=ARM.name)]
-)
+@pytest.mark.learning
+@pytest.mark.parametrize("task", [TASK, ARM], ids=lambda task: task.name)
 def test_what_a_state_is_said_to_be_worth_is_what_its_episodes_earn(task: TaskSpec) -> None:
     """Places that pay 0.1, 0.5 and 0.9 on the average, by chance; neither action matters."""
     rng, windows = np.random.default_rng(0), []
