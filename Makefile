@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup lock quickstart test pytest coverage fuzz test-long test-tasks test-learning lint clean
+.PHONY: setup install-locked install-beside lock quickstart test pytest coverage fuzz test-long test-tasks test-learning lint clean
 
 setup: $(STAMP)
 
@@ -14,14 +14,19 @@ $(STAMP): pyproject.toml constraints.txt locks/build.txt locks/setup.txt locks/b
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Clowder needs Python 3.11 (dm-reverb 0.14.0 has no later wheel); call: make PYTHON=/path/to/python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --require-hashes --no-deps -r locks/build.txt
-	{ $(PIP) install --no-deps -c constraints.txt torch && \
-	  $(PIP) install --require-hashes --no-deps -r locks/beside.txt; } & beside=$$!; \
-	$(PIP) install --require-hashes --no-deps --no-build-isolation -r locks/setup.txt; locked=$$?; \
-	wait $$beside && exit $$locked
+	$(MAKE) --no-print-directory --jobs 2 install-locked install-beside
 	$(PIP) install -c constraints.txt torch
 	$(PIP) install --no-deps --no-build-isolation -e .
 	$(PIP) check
 	touch $(STAMP)
+
+# Parts of setup, which an interrupt ends together.
+install-locked:
+	$(PIP) install --require-hashes --no-deps --no-build-isolation -r locks/setup.txt
+
+install-beside:
+	$(PIP) install --no-deps -c constraints.txt torch
+	$(PIP) install --require-hashes --no-deps -r locks/beside.txt
 
 # After a change of constraints.txt or of dependencies; asks the package index.
 lock:
