@@ -22,8 +22,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -32,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from actors.demonstrations.open_set import open_set
+from distributed.command import run_clowder
 from distributed.compose import compose
 from distributed.report import write_report
 from studies.improvement import EXPERIMENT, difference
@@ -94,10 +93,10 @@ Returns = dict[tuple[str, str], list[np.ndarray]]
 def record(name: str, kind: str, sets: Path) -> Path:
     """The demonstrations of a task, recorded or continued now where they are not there."""
     task, folder = TASKS[name], sets / f"ablation-{name}-{kind}"
-    words = [sys.executable, "-m", "distributed.cli", "record", task.actor]
+    words = ["record", task.actor]
     words += ["--expert", SETS[kind].format(level=task.level) + "dm-control-mpc"]
     words += ["--episodes", str(EPISODES), "--form", "minari", "--out", str(folder)]
-    subprocess.run(words, check=True, timeout=LIMIT_SECONDS)
+    run_clowder(words, LIMIT_SECONDS)
     return folder.resolve()
 
 

@@ -17,8 +17,6 @@ import dataclasses
 import importlib.util
 import json
 import statistics
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from actors.config import ActorConfig
 from actors.demonstrations.open_set import open_set
 from actors.evaluator import ci95
 from actors.seeds import REPORTING_SEEDS
+from distributed.command import run_clowder
 from distributed.compose import compose
 from distributed.evaluation import evaluate_task
 from distributed.report import write_report
@@ -62,11 +61,11 @@ def record(actors: dict[str, ActorConfig], sets: Path, processes: int) -> dict[s
             found[name] = actor.demonstrations
             continue
         domain, folder = domain_of(actor), sets / name
-        words = [sys.executable, "-m", "distributed.cli", "record", actor.task, "--out", str(folder)]
+        words = ["record", actor.task, "--out", str(folder)]
         words += ["--episodes", str(EPISODES[domain]), "--processes", str(processes)]
         words += ["--form", FORM.get(domain, "minari")]
         words += ["--noise", *NOISE[domain]] if domain in NOISE else []
-        subprocess.run(words, check=True, timeout=LIMIT_SECONDS)
+        run_clowder(words, LIMIT_SECONDS)
         found[name] = str(folder.resolve())
     return found
 

@@ -27,8 +27,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -37,6 +35,7 @@ from typing import Any
 import numpy as np
 
 from actors.demonstrations.open_set import open_set
+from distributed.command import run_clowder
 from distributed.compose import compose
 from distributed.config import TrainConfig
 from distributed.metrics import read_rows
@@ -119,9 +118,9 @@ def record(name: str, sets: Path) -> None:
     weak = TASKS[name]
     for folder, episodes in ((f"weak-{name}", weak.episodes), (f"demonstrator-{name}", weak.measured)):
         if episodes:
-            words = [sys.executable, "-m", "distributed.cli", "record", weak.actor, "--expert", weak.expert]
+            words = ["record", weak.actor, "--expert", weak.expert]
             words += ["--episodes", str(episodes), "--form", weak.form, "--out", str(sets / folder)]
-            subprocess.run(words, check=True, timeout=LIMIT_SECONDS)
+            run_clowder(words, LIMIT_SECONDS)
 
 
 def overrides(names: Sequence[str], arm: str, sets: Path) -> list[str]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
+from distributed.command import run_clowder
 from distributed.compose import compose, known_keys, typed
 from distributed.config import TrainConfig
 from distributed.errors import RunFolderError
@@ -39,8 +38,7 @@ def trained(folder: Path, words: Sequence[str], deadline: float = LIMIT_SECONDS)
         _check_same(folder, words)
     if not (folder / "result.json").exists():
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = [sys.executable, "-m", "distributed.cli", "train", *(["--resume", str(folder)] if begun else words)]
-        subprocess.run(command, check=True, timeout=deadline)
+        run_clowder(["train", *(["--resume", str(folder)] if begun else words)], deadline)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         if not begun:  # what was spent before it was resumed is not known
@@ -75,8 +73,7 @@ def evaluated(run: Path, name: str, words: Sequence[str]) -> Result:
     found = run / f"{name}.json"
     if not found.exists():
         partial = run / f"{name}.partial"  # written too where a deadline cut episodes, which is a failure
-        command = [sys.executable, "-m", "distributed.cli", "evaluate", str(run), *words, "--json", str(partial)]
-        subprocess.run(command, check=True, timeout=LIMIT_SECONDS)
+        run_clowder(["evaluate", str(run), *words, "--json", str(partial)], LIMIT_SECONDS)
         partial.replace(found)
     return Result.read(found)
 
