@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.training_runs import train_command
+from benchmarks.training_runs import train_command, train_words
+from distributed.command import run_clowder
 from distributed.compose import compose
 from distributed.metrics import read_rows
 from distributed.report import write_report
@@ -168,7 +169,7 @@ def main() -> None:
             shots = disturb(train_command(shot, seed, settings), seed, options.every, options.roles)
             (shot / "shots.json").write_text(json.dumps(shots))
         if options.twin and not (calm / "result.json").exists():
-            subprocess.run(train_command(calm, seed, settings), check=True, timeout=LIMIT_SECONDS)
+            run_clowder(train_words(calm, seed, settings), LIMIT_SECONDS)
         found = recoveries((shot / "train.log").read_text())
         for role, times in found.items():
             seconds.setdefault(role, []).extend(times)

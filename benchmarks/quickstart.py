@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 from pathlib import Path
 from typing import Any
 
-from benchmarks.training_runs import LIMIT_SECONDS, train_command
+from benchmarks.training_runs import LIMIT_SECONDS, train_words
+from distributed.command import run_clowder
 from distributed.report import write_report
 from distributed.result import Result
 
@@ -25,7 +25,7 @@ def run_folder(seed: int, runs: Path) -> Path:
     """The finished run of one seed, made now if there is none."""
     folder = runs / f"quickstart-seed{seed}"
     if not (folder / "result.json").exists():
-        subprocess.run(train_command(folder, seed, ["experiment=quickstart"]), check=True, timeout=LIMIT_SECONDS)
+        run_clowder(train_words(folder, seed, ["experiment=quickstart"]), LIMIT_SECONDS)
     return folder
 
 

@@ -11,10 +11,14 @@ from pathlib import Path
 LIMIT_SECONDS = 20 * 60
 
 
+def train_words(folder: Path, seed: int, overrides: Sequence[str]) -> list[str]:
+    """What ``clowder`` is told for one run into ``folder``."""
+    return ["train", f"name={folder.name}", f"seed={seed}", f"logging.folder={folder.parent}", *overrides]
+
+
 def train_command(folder: Path, seed: int, overrides: Sequence[str]) -> list[str]:
     """The command of one run into ``folder``."""
-    words = [f"name={folder.name}", f"seed={seed}", f"logging.folder={folder.parent}"]
-    return [sys.executable, "-m", "distributed.cli", "train", *words, *overrides]
+    return [sys.executable, "-m", "distributed.cli", *train_words(folder, seed, overrides)]
 
 
 def run_side_by_side(runs: dict[Path, list[str]], seed: int) -> None:
